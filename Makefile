@@ -1,0 +1,69 @@
+# Stellar: see `make help`.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# hashicorpmetrics: raft-boltdb and raft then share one go-metrics sink (docs/dependencies.md).
+TAGS    := hashicorpmetrics
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GO      := go
+CACHE   := $(CURDIR)/.cache
+export GOFLAGS := -tags=$(TAGS)
+
+UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(nlx|nsx|testx)')
+KERNEL := ./netsetup/... ./routes/... ./internal/nlx/... ./internal/nsx/...
+REAL   := ./events/... ./internal/testx/... ./integration/...
+
+.PHONY: help
+help: ## List every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/stellar
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/stellar ./cmd/stellar
+
+.PHONY: deps
+deps: ## Install what a fresh Debian or Ubuntu lacks (containerd, runc, nftables, iproute2, …)
+	./packaging/deps.sh
+
+.PHONY: demo
+demo: deps build ## Two labelled containers on a real containerd, in network namespaces of their own
+	./packaging/demo.sh up
+
+.PHONY: demo-down
+demo-down: ## Remove everything that `make demo` made
+	./packaging/demo.sh down
+
+.PHONY: test
+test: deps build lint test-unit test-kernel test-integration ## Everything that must hold (needs root)
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "these tests make network namespaces and start containerd: run them as root (sudo make $(MAKECMDGOALS))" >&2; exit 1; }
+
+.PHONY: test-unit
+test-unit: ## Tests without kernel or containerd, with the race detector
+	$(GO) test -race -timeout 15m $(UNIT)
+
+.PHONY: test-kernel
+test-kernel: root ## Tests on the real kernel, in namespaces that they make
+	$(GO) test -race -timeout 15m -p 1 $(KERNEL)
+
+.PHONY: test-integration
+test-integration: root build ## Tests with real containerd and runc, in namespaces that they make
+	$(GO) test -race -timeout 40m -p 1 $(REAL)
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@f=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$f" ] || { echo "gofmt: $$f" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+.PHONY: bench
+bench: root build ## Measure attach, lease and peers; one table
+	$(GO) test -run '^$$' -bench '^BenchmarkTable$$' -benchtime 1x -timeout 30m ./integration
+
+.PHONY: generate
+generate: ## Make the generated code anew (needs protoc: `make deps`)
+	./packaging/generate.sh
