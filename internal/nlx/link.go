@@ -1,0 +1,196 @@
+package nlx
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// NoNSID is a Link's NSID when its other end is in the same namespace or has no id.
+const NoNSID = -1
+
+// vethInfoPeer is VETH_INFO_PEER of linux/veth.h.
+const vethInfoPeer = 1
+
+// addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
+const addrGenModeNone = 1
+
+// Link is what netsetup needs to know of an interface.
+type Link struct {
+	Index  int
+	Name   string
+	Kind   string // "veth", "bridge", …; empty for plain devices
+	Alias  string
+	MAC    net.HardwareAddr
+	MTU    int
+	Master int    // index of the bridge, 0: none
+	Group  uint32 // 0 is the kernel's default
+	Up     bool
+	Peer   int // a veth's other end: its index in its own namespace
+	NSID   int // namespace of the other end, numbered by this namespace; NoNSID
+}
+
+// ParseLink decodes the payload of an RTM_NEWLINK or RTM_DELLINK message.
+func ParseLink(b []byte) (Link, error) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return Link{}, fmt.Errorf("link message of %d bytes", len(b))
+	}
+	l := Link{
+		Index: int(int32(binary.NativeEndian.Uint32(b[4:]))),
+		Up:    binary.NativeEndian.Uint32(b[8:])&unix.IFF_UP != 0,
+		NSID:  NoNSID,
+	}
+	attrs(b[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			l.Name = unix.ByteSliceToString(v)
+		case unix.IFLA_IFALIAS:
+			l.Alias = unix.ByteSliceToString(v)
+		case unix.IFLA_ADDRESS:
+			l.MAC = append(net.HardwareAddr(nil), v...)
+		case unix.IFLA_LINKINFO:
+			attrs(v, func(typ uint16, v []byte) {
+				if typ == unix.IFLA_INFO_KIND {
+					l.Kind = unix.ByteSliceToString(v)
+				}
+			})
+		}
+		if len(v) < 4 {
+			return
+		}
+		switch n := binary.NativeEndian.Uint32(v); typ {
+		case unix.IFLA_MTU:
+			l.MTU = int(n)
+		case unix.IFLA_MASTER:
+			l.Master = int(n)
+		case unix.IFLA_GROUP:
+			l.Group = n
+		case unix.IFLA_LINK:
+			l.Peer = int(n)
+		case unix.IFLA_LINK_NETNSID:
+			l.NSID = int(int32(n))
+		}
+	})
+	return l, nil
+}
+
+// LinkByIndex returns the interface; an absent one is unix.ENODEV.
+func (c *Conn) LinkByIndex(index int) (Link, error) {
+	return c.getLink(NewMessage(unix.RTM_GETLINK, 0).Raw(ifinfomsg(index, 0, 0)))
+}
+
+// LinkByName returns the interface; an absent one is unix.ENODEV.
+func (c *Conn) LinkByName(name string) (Link, error) {
+	return c.getLink(NewMessage(unix.RTM_GETLINK, 0).Raw(ifinfomsg(0, 0, 0)).String(unix.IFLA_IFNAME, name))
+}
+
+func (c *Conn) getLink(m *Message) (Link, error) {
+	r, err := c.Do(m)
+	if err != nil {
+		return Link{}, err
+	}
+	if r[0].Err != nil {
+		return Link{}, r[0].Err
+	}
+	if len(r[0].Data) != 1 {
+		return Link{}, fmt.Errorf("get link: %d answers", len(r[0].Data))
+	}
+	return ParseLink(r[0].Data[0])
+}
+
+// Links returns all interfaces.
+func (c *Conn) Links() ([]Link, error) {
+	data, err := c.Dump(NewMessage(unix.RTM_GETLINK, 0).Raw(ifinfomsg(0, 0, 0)))
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	links := make([]Link, 0, len(data))
+	for _, b := range data {
+		l, err := ParseLink(b)
+		if err != nil {
+			return nil, err
+		}
+		links = append(links, l)
+	}
+	return links, nil
+}
+
+// VethEnd describes one end of a veth pair.
+type VethEnd struct {
+	Name string
+	MAC  net.HardwareAddr
+}
+
+// NewVeth describes a pair of which Host is born in the socket's namespace, as a
+// down port of Master, and Peer, down too, in the namespace PeerNS.
+type NewVeth struct {
+	Host, Peer VethEnd
+	PeerNS     int // open descriptor
+	MTU        int
+	Master     int
+	Group      uint32
+}
+
+// Message returns the one request that makes the pair. The kernel makes both
+// ends with all of their properties or nothing. An answer to NLM_F_ECHO (Linux
+// 6.2) carries the host end's index and, as its link, the peer's.
+func (v NewVeth) Message() *Message {
+	m := NewMessage(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ECHO)
+	m.Raw(ifinfomsg(0, 0, 0))
+	v.end(m, v.Host)
+	m.Uint32(unix.IFLA_GROUP, v.Group)
+	if v.Master != 0 {
+		m.Uint32(unix.IFLA_MASTER, uint32(v.Master))
+	}
+	return m.Nest(unix.IFLA_LINKINFO, func() {
+		m.Bytes(unix.IFLA_INFO_KIND, []byte("veth"))
+		m.Nest(unix.IFLA_INFO_DATA, func() {
+			m.Nest(vethInfoPeer, func() {
+				m.Raw(ifinfomsg(0, 0, 0))
+				v.end(m, v.Peer)
+				m.Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNS))
+			})
+		})
+	})
+}
+
+func (v NewVeth) end(m *Message, e VethEnd) {
+	m.String(unix.IFLA_IFNAME, e.Name)
+	m.Bytes(unix.IFLA_ADDRESS, e.MAC)
+	m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
+	// The kernel would make one queue per CPU; a veth that carries no XDP uses one.
+	m.Uint32(unix.IFLA_NUM_TX_QUEUES, 1)
+	m.Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
+}
+
+// SetLink starts a change of one interface; add attributes to it. An attribute
+// takes effect after flags of the same message, so what must precede "up" goes
+// into a message before it.
+func SetLink(index int) *Message {
+	return NewMessage(unix.RTM_SETLINK, 0).Raw(ifinfomsg(index, 0, 0))
+}
+
+// SetLinkUp brings an interface up; it is idempotent.
+func SetLinkUp(index int) *Message {
+	return NewMessage(unix.RTM_SETLINK, 0).Raw(ifinfomsg(index, unix.IFF_UP, unix.IFF_UP))
+}
+
+// NoIPv6Address adds to a change that the interface makes no IPv6 link-local
+// address when it comes up. It is refused where the kernel has no IPv6.
+func (m *Message) NoIPv6Address() *Message {
+	return m.Nest(unix.IFLA_AF_SPEC, func() {
+		m.Nest(unix.AF_INET6, func() { m.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone) })
+	})
+}
+
+// DelLink deletes an interface by its index.
+func DelLink(index int) *Message {
+	return NewMessage(unix.RTM_DELLINK, 0).Raw(ifinfomsg(index, 0, 0))
+}
+
+// DelLinkGroup deletes all interfaces of a group; the kernel waits once for all.
+func DelLinkGroup(group uint32) *Message {
+	return NewMessage(unix.RTM_DELLINK, 0).Raw(ifinfomsg(0, 0, 0)).Uint32(unix.IFLA_GROUP, group)
+}
