@@ -1,0 +1,85 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Subnet is a block that a node holds, with the use of its addresses.
+type Subnet struct {
+	Network  string       `json:"network"`
+	Subnet   netip.Prefix `json:"subnet"`
+	Node     string       `json:"node"`
+	Epoch    string       `json:"epoch"` // generation.counter
+	Used     int          `json:"used"`
+	Free     int          `json:"free"`
+	Cooling  int          `json:"cooling"`
+	Reserved int          `json:"reserved"`
+	State    string       `json:"state"`
+}
+
+// Owner is what holds an address.
+type Owner struct {
+	Kind      string    `json:"kind"` // container, cni or manual
+	Namespace string    `json:"namespace"`
+	Container string    `json:"container"`
+	Ifname    string    `json:"ifname"`
+	Created   time.Time `json:"created,omitzero"`
+}
+
+// States of an address.
+const (
+	AddressFree     = "free"
+	AddressBound    = "bound"
+	AddressAttached = "attached"
+	AddressCooling  = "cooling"
+	AddressReserved = "reserved"
+)
+
+// Address is everything about one address.
+type Address struct {
+	Address     netip.Addr   `json:"address"`
+	Subnet      netip.Prefix `json:"subnet"` // zero: nobody holds its subnet
+	Node        string       `json:"node"`
+	State       string       `json:"state"`
+	Owner       *Owner       `json:"owner,omitempty"` // nil: none
+	Static      bool         `json:"static"`
+	Provisional bool         `json:"provisional"`
+	Hostname    string       `json:"hostname,omitempty"`
+	Reason      string       `json:"reason,omitempty"` // why it is reserved
+	Since       time.Time    `json:"since,omitzero"`
+}
+
+// Reservation keeps a block from being handed out; a single address is a block
+// of its own.
+type Reservation struct {
+	Prefix netip.Prefix
+	Reason string
+}
+
+// Release names what is to be let go: a reservation made with exactly Prefix,
+// or the lease of that single address.
+type Release struct {
+	Prefix netip.Prefix
+	// Owner guards against a change since the caller looked: when it is set and
+	// the lease has another owner, nothing is released.
+	Owner *Owner
+}
+
+// IpamReport is what a comparison of leases, journal, kernel and containerd found.
+type IpamReport struct {
+	Time     time.Time     `json:"time"`
+	Node     string        `json:"node"`
+	Checked  int           `json:"checked"` // leases compared
+	Problems []IpamProblem `json:"problems"`
+}
+
+// IpamProblem is one disagreement.
+type IpamProblem struct {
+	Kind    string     `json:"kind"` // stable word, e.g. "leak"
+	Address netip.Addr `json:"address"`
+	Owner   *Owner     `json:"owner,omitempty"`
+	Message string     `json:"message"`
+	// Releasable: releasing Address from Owner would mend it.
+	Releasable bool `json:"releasable"`
+}
