@@ -1,0 +1,77 @@
+package ipam
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+)
+
+// SubnetState is a subnet's place in its life: (never held) → held →
+// quarantined → free → held. A subnet that was never held has no record.
+type SubnetState uint8
+
+const (
+	// Held: the node may hand out the subnet's addresses.
+	Held SubnetState = iota + 1
+	// Quarantined: the node was removed by force and may still be alive; nobody
+	// gets the subnet until an operator has confirmed that the node is dead.
+	Quarantined
+	// SubnetFree: it was held once and may be handed out again.
+	SubnetFree
+)
+
+func (s SubnetState) String() string {
+	switch s {
+	case Held:
+		return "held"
+	case Quarantined:
+		return "quarantined"
+	case SubnetFree:
+		return "free"
+	}
+	return fmt.Sprintf("SubnetState(%d)", uint8(s))
+}
+
+// Subnet is a subnet that is or was held by a node.
+type Subnet struct {
+	SubnetKey
+	State     SubnetState
+	Node      NodeID // the holder; of a quarantined or free subnet the last one
+	Epoch     Epoch  // grows each time the subnet is handed out
+	Mode      Mode   // of the holder
+	Since     uint64 // Raft index of the last change of State
+	SinceTime int64  // cluster time of the last change of State, ns
+}
+
+// Gateway returns the containers' next hop: the first address of the subnet in
+// bridge mode; the zero Addr in routed mode, where it is a link-local one.
+func (s Subnet) Gateway() netip.Addr {
+	if s.Mode != ModeBridge {
+		return netip.Addr{}
+	}
+	return s.Prefix.Addr().Next()
+}
+
+// Fence returns what a command of the subnet's holder carries.
+func (s Subnet) Fence() Fence { return Fence{Subnet: s.SubnetKey, Node: s.Node, Epoch: s.Epoch} }
+
+func (k SubnetKey) String() string { return k.Network + " " + k.Prefix.String() }
+
+func compareSubnetKeys(a, b SubnetKey) int {
+	if c := cmp.Compare(a.Network, b.Network); c != 0 {
+		return c
+	}
+	if c := a.Prefix.Addr().Compare(b.Prefix.Addr()); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits())
+}
+
+// Usage counts the addresses of a subnet. Total = Used + Cooling + Reserved + Free.
+type Usage struct {
+	Total    int
+	Used     int // bound or attached
+	Cooling  int
+	Reserved int
+	Free     int
+}
