@@ -1,0 +1,96 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+// A file is worth compacting when it is larger than compactSize and holds
+// compactRatio times as much as what it amounts to.
+const (
+	compactSize  = 256 << 10
+	compactRatio = 4
+	recordSize   = 200 // bytes of a typical record
+)
+
+// Size returns the size of the file and whether Compact would make it much smaller.
+// It waits for a write that is under way.
+func (j *Journal) Size() (bytes int64, compact bool) {
+	j.turn <- struct{}{}
+	defer func() { <-j.turn }()
+	live := int64(len(j.state.leases)+len(j.state.reservations)+1) * recordSize
+	return j.size, j.size > compactSize && j.size > compactRatio*live
+}
+
+// Compact writes a new file with the fewest records and puts it in place of the
+// old one. Appends that are waiting go to the new file. It is also how a journal
+// recovers from ErrFailed: records whose Append failed are not in the new file.
+// After an error the journal is as it was, or has failed.
+func (j *Journal) Compact(ctx context.Context) error {
+	select {
+	case j.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("compact journal: %w", context.Cause(ctx))
+	}
+	defer func() { <-j.turn }()
+	j.mu.Lock()
+	closed := j.closed
+	j.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	if err := j.rewrite(); err != nil {
+		return fmt.Errorf("compact journal: %w", err)
+	}
+	return nil
+}
+
+// rewrite makes a file of the state and puts it in place. The caller holds j.turn.
+//
+// Order: the new file is complete and durable before it gets the name, so a crash
+// leaves the old or the new file. Then the name must be durable before anything is
+// acknowledged: a crash that brings back the old name would lose it otherwise.
+func (j *Journal) rewrite() error {
+	codec := newCodec()
+	buf := codec.header(j.header)
+	if records := j.state.all(); len(records) > 0 {
+		frame := make([]byte, frameHead, frameHead+len(records)*recordSize)
+		for _, r := range records {
+			var err error
+			if frame, err = appendRecord(frame, r); err != nil {
+				return err
+			}
+		}
+		codec.frame(int64(len(buf)), frame)
+		buf = append(buf, frame...)
+	}
+	tmp := j.path + ".new"
+	f, err := j.fs.Create(tmp)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(buf); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = j.fs.Rename(tmp, j.path)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	old := j.file
+	j.file, j.codec, j.size = f, codec, int64(len(buf))
+	err = j.fs.SyncDir(filepath.Dir(j.path))
+	if old != nil {
+		old.Close() // nothing in it counts any more
+	}
+	if err != nil {
+		return j.fail(err)
+	}
+	j.mu.Lock()
+	j.failed = nil
+	j.mu.Unlock()
+	return nil
+}
