@@ -74,11 +74,12 @@ func (j *Journal) rewrite() error {
 	if _, err = f.Write(buf); err == nil {
 		err = f.Sync()
 	}
-	if err == nil {
-		err = j.fs.Rename(tmp, j.path)
-	}
 	if err != nil {
 		return errors.Join(err, f.Close())
+	}
+	if err := j.fs.Rename(tmp, j.path); err != nil {
+		// Which file has the name now is unknown, so neither may be written to.
+		return errors.Join(j.fail(err), f.Close())
 	}
 	old := j.file
 	j.file, j.codec, j.size = f, codec, int64(len(buf))

@@ -223,7 +223,7 @@ func (j *Journal) next() (*batch, error) {
 		return nil, nil
 	}
 	b := j.queue[0]
-	j.queue = j.queue[1:]
+	j.queue = append(j.queue[:0], j.queue[1:]...)
 	return b, j.failed
 }
 
