@@ -9,18 +9,18 @@ import (
 type Code string
 
 const (
-	CodeInternal         Code = "internal"          // none of the others
-	CodeInvalid          Code = "invalid"           // the request cannot be right whatever the state is
-	CodeUnreachable      Code = "agent_unreachable" // no agent answers at the address
-	CodeNotFound         Code = "not_found"
-	CodeUnhealthy        Code = "unhealthy"       // problems were found
-	CodeNoLeader         Code = "no_leader"       // the cluster cannot decide now
-	CodeNotInitialized   Code = "not_initialized" // the node belongs to no cluster yet
-	CodeConflict         Code = "conflict"        // the state forbids it
-	CodeDenied           Code = "denied"          // the caller may not
-	CodeTimeout          Code = "timeout"         // no answer in time; what was asked may still happen
-	CodeUnknownOutcome   Code = "unknown_outcome" // what was asked may or may not have happened
-	CodeResourceExceeded Code = "exhausted"       // addresses or subnets have run out
+	CodeInternal       Code = "internal"          // none of the others
+	CodeInvalid        Code = "invalid"           // the request cannot be right whatever the state is
+	CodeUnreachable    Code = "agent_unreachable" // no agent answers at the address
+	CodeNotFound       Code = "not_found"
+	CodeUnhealthy      Code = "unhealthy"       // problems were found
+	CodeNoLeader       Code = "no_leader"       // the cluster cannot decide now
+	CodeNotInitialized Code = "not_initialized" // the node belongs to no cluster yet
+	CodeConflict       Code = "conflict"        // the state forbids it
+	CodeDenied         Code = "denied"          // the caller may not
+	CodeTimeout        Code = "timeout"         // no answer in time; what was asked may still happen
+	CodeUnknownOutcome Code = "unknown_outcome" // what was asked may or may not have happened
+	CodeExhausted      Code = "exhausted"       // addresses or subnets have run out
 )
 
 // Error is an error with a code for programs and a hint for people. It wraps

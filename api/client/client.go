@@ -1,0 +1,202 @@
+// Package client calls an agent over its local socket. Every error it returns
+// is, or wraps, an *api.Error: with the agent's code and hint, with
+// api.CodeUnreachable when no agent answers, api.CodeDenied when the kernel or
+// the agent refuses the caller, api.CodeTimeout when the context's deadline has
+// passed. context.Canceled is passed through.
+package client
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/internal/wire"
+	stellarv1 "stellar.io/stellar/api/stellar/v1"
+	"stellar.io/stellar/api/stellar/v1/stellarv1connect"
+)
+
+const (
+	dialTimeout = 3 * time.Second
+	maxResponse = 64 << 20 // bytes; thousands of endpoints stay far below
+)
+
+// Client calls one agent. It is safe for concurrent use and connects with the
+// first call.
+type Client struct {
+	transport *http.Transport
+	agent     stellarv1connect.AgentClient
+	endpoints stellarv1connect.EndpointsClient
+	nodes     stellarv1connect.NodesClient
+	ipam      stellarv1connect.IpamClient
+	routes    stellarv1connect.RoutesClient
+}
+
+// SocketPath returns the path in an address like unix:///run/stellar/stellar.sock;
+// a bare absolute path is taken, too. The error is api.CodeInvalid.
+func SocketPath(address string) (string, error) {
+	path := strings.TrimPrefix(address, "unix://")
+	if !filepath.IsAbs(path) {
+		return "", api.Errorf(api.CodeInvalid, "address %q is not of the form unix:///path/to/socket", address)
+	}
+	return path, nil
+}
+
+// New returns a client for the agent at address. It does not connect yet.
+func New(address string) (*Client, error) {
+	path, err := SocketPath(address)
+	if err != nil {
+		return nil, err
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, "unix", path)
+			if err != nil {
+				return nil, &dialError{path: path, err: err}
+			}
+			return c, nil
+		},
+		DisableCompression: true,
+	}
+	hc := &http.Client{Transport: t}
+	const base = "http://stellar" // the host means nothing on a socket
+	opts := []connect.ClientOption{connect.WithReadMaxBytes(maxResponse)}
+	return &Client{
+		transport: t,
+		agent:     stellarv1connect.NewAgentClient(hc, base, opts...),
+		endpoints: stellarv1connect.NewEndpointsClient(hc, base, opts...),
+		nodes:     stellarv1connect.NewNodesClient(hc, base, opts...),
+		ipam:      stellarv1connect.NewIpamClient(hc, base, opts...),
+		routes:    stellarv1connect.NewRoutesClient(hc, base, opts...),
+	}, nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Status judges the node.
+func (c *Client) Status(ctx context.Context) (api.StatusReport, error) {
+	m, err := c.agent.Status(ctx, &stellarv1.StatusRequest{})
+	return wire.ToStatus(m), fromRPC(ctx, err)
+}
+
+// Version returns what the agent was built from.
+func (c *Client) Version(ctx context.Context) (api.VersionInfo, error) {
+	m, err := c.agent.Version(ctx, &stellarv1.VersionRequest{})
+	return wire.ToVersion(m), fromRPC(ctx, err)
+}
+
+// Events calls each for every event that q asks for. With q.Follow it returns
+// when ctx ends (its error), when the agent stops (api.CodeUnreachable) or with
+// the error of each.
+func (c *Client) Events(ctx context.Context, q api.EventQuery, each func(api.Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.agent.Events(ctx, wire.FromEventQuery(q))
+	if err != nil {
+		return fromRPC(ctx, err)
+	}
+	for stream.Receive() {
+		if err := each(wire.ToEvent(stream.Msg())); err != nil {
+			cancel() // else Close would wait for the stream's end
+			stream.Close()
+			return err
+		}
+	}
+	err = fromRPC(ctx, stream.Err())
+	stream.Close()
+	return err
+}
+
+// InitCluster makes a new cluster.
+func (c *Client) InitCluster(ctx context.Context, s api.ClusterSpec) (api.Cluster, error) {
+	req := &stellarv1.ClusterInitRequest{SubnetPrefix: int32(s.SubnetPrefix)}
+	if s.Network.IsValid() {
+		req.Network = s.Network.String()
+	}
+	m, err := c.agent.ClusterInit(ctx, req)
+	return wire.ToCluster(m), fromRPC(ctx, err)
+}
+
+// Endpoints lists the endpoints of the node, of one containerd namespace or, if
+// that is empty, of all.
+func (c *Client) Endpoints(ctx context.Context, namespace string) ([]api.Endpoint, error) {
+	m, err := c.endpoints.List(ctx, &stellarv1.EndpointsListRequest{Namespace: namespace})
+	return wire.Each(m.GetEndpoints(), wire.ToEndpoint), fromRPC(ctx, err)
+}
+
+// Endpoint returns all about one endpoint.
+func (c *Client) Endpoint(ctx context.Context, ref api.EndpointRef) (api.EndpointDetail, error) {
+	m, err := c.endpoints.Inspect(ctx, &stellarv1.EndpointsInspectRequest{Ref: wire.FromRef(ref)})
+	return wire.ToDetail(m.GetEndpoint()), fromRPC(ctx, err)
+}
+
+// RepairEndpoint makes the agent look at one endpoint now.
+func (c *Client) RepairEndpoint(ctx context.Context, ref api.EndpointRef) (api.Repair, error) {
+	m, err := c.endpoints.Repair(ctx, &stellarv1.EndpointsRepairRequest{Ref: wire.FromRef(ref)})
+	return wire.ToRepair(m), fromRPC(ctx, err)
+}
+
+// Nodes lists the members of the cluster.
+func (c *Client) Nodes(ctx context.Context) ([]api.Node, error) {
+	m, err := c.nodes.List(ctx, &stellarv1.NodesListRequest{})
+	return wire.Each(m.GetNodes(), wire.ToNode), fromRPC(ctx, err)
+}
+
+// Node returns one member by name, id or beginning of its id.
+func (c *Client) Node(ctx context.Context, name string) (api.Node, error) {
+	m, err := c.nodes.Inspect(ctx, &stellarv1.NodesInspectRequest{Node: name})
+	return wire.ToNode(m.GetNode()), fromRPC(ctx, err)
+}
+
+// Routes lists the routes that Stellar keeps on the node.
+func (c *Client) Routes(ctx context.Context) ([]api.Route, error) {
+	m, err := c.routes.List(ctx, &stellarv1.RoutesListRequest{})
+	return wire.Each(m.GetRoutes(), wire.ToRoute), fromRPC(ctx, err)
+}
+
+// Subnets lists the subnets of all networks.
+func (c *Client) Subnets(ctx context.Context) ([]api.Subnet, error) {
+	m, err := c.ipam.ListSubnets(ctx, &stellarv1.IpamListSubnetsRequest{})
+	return wire.Each(m.GetSubnets(), wire.ToSubnet), fromRPC(ctx, err)
+}
+
+// Address returns everything about one address.
+func (c *Client) Address(ctx context.Context, address string) (api.Address, error) {
+	m, err := c.ipam.Show(ctx, &stellarv1.IpamShowRequest{Address: address})
+	return wire.ToAddress(m.GetAddress()), fromRPC(ctx, err)
+}
+
+// Reserve keeps a block from being handed out.
+func (c *Client) Reserve(ctx context.Context, r api.Reservation) error {
+	_, err := c.ipam.Reserve(ctx, &stellarv1.IpamReserveRequest{Target: r.Prefix.String(), Reason: r.Reason})
+	return fromRPC(ctx, err)
+}
+
+// Release lets go of a reservation or a lease and says which it was.
+func (c *Client) Release(ctx context.Context, r api.Release) (string, error) {
+	m, err := c.ipam.Release(ctx, &stellarv1.IpamReleaseRequest{Target: r.Prefix.String(), Owner: wire.FromOwner(r.Owner)})
+	return m.GetReleased(), fromRPC(ctx, err)
+}
+
+// CheckIpam compares leases, journal, kernel and containerd.
+func (c *Client) CheckIpam(ctx context.Context) (api.IpamReport, error) {
+	m, err := c.ipam.Check(ctx, &stellarv1.IpamCheckRequest{})
+	return wire.ToReport(m), fromRPC(ctx, err)
+}
+
+// dialError tells a failed connection from a failed call.
+type dialError struct {
+	path string
+	err  error
+}
+
+func (e *dialError) Error() string { return fmt.Sprintf("connect to %s: %v", e.path, e.err) }
+func (e *dialError) Unwrap() error { return e.err }

@@ -1,0 +1,79 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"connectrpc.com/connect"
+
+	"stellar.io/stellar/api"
+	stellarv1 "stellar.io/stellar/api/stellar/v1"
+)
+
+const hintRunning = "is the agent running? `systemctl status stellar`"
+
+// codes reads an RPC code when the error carries no detail of ours: it was not
+// the backend that failed then, but the way to it.
+var codes = map[connect.Code]api.Code{
+	connect.CodeInvalidArgument:  api.CodeInvalid,
+	connect.CodeNotFound:         api.CodeNotFound,
+	connect.CodePermissionDenied: api.CodeDenied,
+	connect.CodeUnauthenticated:  api.CodeDenied,
+	connect.CodeDeadlineExceeded: api.CodeTimeout,
+	connect.CodeUnavailable:      api.CodeUnreachable,
+}
+
+// fromRPC makes the error of a call speak the words of package api.
+func fromRPC(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if d, ok := errors.AsType[*dialError](err); ok && ctx.Err() == nil {
+		return fromDial(d)
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("call: %w", context.Canceled)
+	}
+	ce, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		return api.Errorf(api.CodeInternal, "%w", err)
+	}
+	for _, d := range ce.Details() {
+		if m, err := d.Value(); err == nil {
+			if m, ok := m.(*stellarv1.ErrorDetail); ok && m.GetCode() != "" {
+				return &api.Error{Code: api.Code(m.GetCode()), Hint: m.GetHint(), Err: errors.New(ce.Message())}
+			}
+		}
+	}
+	switch code := codes[ce.Code()]; code {
+	case "":
+		if ce.Code() == connect.CodeUnimplemented {
+			return api.Errorf(api.CodeInternal, "the agent does not know this request").
+				WithHint("the agent is older than this command: `stellar version` shows both")
+		}
+		return api.Errorf(api.CodeInternal, "%s", ce.Message())
+	case api.CodeTimeout:
+		return api.Errorf(code, "no answer from the agent in time").
+			WithHint("give it longer with --timeout; `stellar status` may say why it is slow")
+	case api.CodeUnreachable:
+		return api.Errorf(code, "the agent went away: %s", ce.Message()).WithHint(hintRunning)
+	default:
+		return api.Errorf(code, "%s", ce.Message())
+	}
+}
+
+// fromDial says in few words why there is no connection.
+func fromDial(d *dialError) error {
+	switch {
+	case errors.Is(d.err, fs.ErrNotExist):
+		return api.Errorf(api.CodeUnreachable, "no agent at %s: the socket does not exist", d.path).WithHint(hintRunning)
+	case errors.Is(d.err, syscall.ECONNREFUSED):
+		return api.Errorf(api.CodeUnreachable, "no agent at %s: nobody listens on the socket", d.path).WithHint(hintRunning)
+	case errors.Is(d.err, fs.ErrPermission):
+		return api.Errorf(api.CodeDenied, "no access to %s", d.path).WithHint("be root or a member of the group stellar")
+	}
+	return api.Errorf(api.CodeUnreachable, "%w", d).WithHint(hintRunning)
+}

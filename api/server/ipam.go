@@ -1,0 +1,78 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/internal/wire"
+	stellarv1 "stellar.io/stellar/api/stellar/v1"
+)
+
+// maxReason bounds the reason of a reservation: it is replicated to every node.
+const maxReason = 256
+
+type ipamHandler struct{ *Server }
+
+func (h ipamHandler) ListSubnets(ctx context.Context, _ *stellarv1.IpamListSubnetsRequest) (*stellarv1.IpamListSubnetsResponse, error) {
+	all, err := h.backend.Subnets(ctx)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	all = slices.SortedFunc(slices.Values(all), func(a, b api.Subnet) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), comparePrefix(a.Subnet, b.Subnet))
+	})
+	return &stellarv1.IpamListSubnetsResponse{Subnets: wire.Each(all, wire.FromSubnet)}, nil
+}
+
+func (h ipamHandler) Show(ctx context.Context, m *stellarv1.IpamShowRequest) (*stellarv1.IpamShowResponse, error) {
+	a, err := api.ParseAddress(m.GetAddress())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	out, err := h.backend.Address(ctx, a)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &stellarv1.IpamShowResponse{Address: wire.FromAddress(out)}, nil
+}
+
+func (h ipamHandler) Reserve(ctx context.Context, m *stellarv1.IpamReserveRequest) (*stellarv1.IpamReserveResponse, error) {
+	p, err := api.ParseTarget(m.GetTarget())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	if len(m.GetReason()) > maxReason {
+		return nil, rpcError(api.Errorf(api.CodeInvalid, "the reason has %d bytes, at most %d are kept", len(m.GetReason()), maxReason))
+	}
+	if err := h.backend.Reserve(ctx, api.Reservation{Prefix: p, Reason: m.GetReason()}); err != nil {
+		return nil, rpcError(err)
+	}
+	h.audit(ctx, "reserved on request", "target", p, "reason", m.GetReason())
+	return &stellarv1.IpamReserveResponse{Target: api.TargetText(p)}, nil
+}
+
+func (h ipamHandler) Release(ctx context.Context, m *stellarv1.IpamReleaseRequest) (*stellarv1.IpamReleaseResponse, error) {
+	p, err := api.ParseTarget(m.GetTarget())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	released, err := h.backend.Release(ctx, api.Release{Prefix: p, Owner: wire.ToOwner(m.GetOwner())})
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	h.audit(ctx, "released on request", "target", p, "was", released)
+	return &stellarv1.IpamReleaseResponse{Released: released}, nil
+}
+
+func (h ipamHandler) Check(ctx context.Context, _ *stellarv1.IpamCheckRequest) (*stellarv1.IpamCheckResponse, error) {
+	r, err := h.backend.Check(ctx)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	r.Problems = slices.SortedFunc(slices.Values(r.Problems), func(a, b api.IpamProblem) int {
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Kind, b.Kind))
+	})
+	return wire.FromReport(r), nil
+}
