@@ -123,15 +123,13 @@ func (c *Client) Ignored(namespace string) bool { return c.ignored[namespace] }
 // anything of that fails. Sink tells what sink must not do.
 func (c *Client) Run(ctx context.Context, sink Sink) error {
 	var (
-		pause = newBackoff(c.cfg.MaxBackoff)
+		pause = newPauses(c.cfg.MaxBackoff)
 		down  = false // an outage was reported
 	)
 	for {
 		proven := false
 		err := c.session(ctx, sink, func() {
-			if down {
-				c.log.Info("containerd is back")
-			}
+			c.log.Info("connected to containerd", "address", c.cfg.Address, "pid", c.ServerPID())
 			down, proven = false, true
 			pause.reset()
 		})
@@ -194,18 +192,18 @@ func inNamespace(ctx context.Context, namespace string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace)
 }
 
-// pacer is a jittered exponential pause.
-type pacer struct{ next0, max time.Duration }
+// pauses grow by doubling, with jitter, from firstPause to limit.
+type pauses struct{ step, limit time.Duration }
 
 const firstPause = 100 * time.Millisecond
 
-func newBackoff(limit time.Duration) *pacer { return &pacer{firstPause, limit} }
+func newPauses(limit time.Duration) *pauses { return &pauses{firstPause, limit} }
 
-func (p *pacer) reset() { p.next0 = firstPause }
+func (p *pauses) reset() { p.step = firstPause }
 
 // next returns the pause to make now: between half and all of the present step.
-func (p *pacer) next() time.Duration {
-	d := min(p.next0, p.max)
-	p.next0 = min(2*d, p.max)
+func (p *pauses) next() time.Duration {
+	d := min(p.step, p.limit)
+	p.step = min(2*d, p.limit)
 	return d/2 + rand.N(d/2+1)
 }

@@ -23,7 +23,7 @@ func decode(env *types.Envelope, received time.Time) (Hint, error) {
 	h := Hint{
 		Key:      Key{Namespace: env.GetNamespace()},
 		Topic:    Topic(env.GetTopic()),
-		Time:     env.GetTimestamp().AsTime(),
+		Time:     asTime(env.GetTimestamp()),
 		Received: received,
 	}
 	if err := h.fill(env.GetEvent()); err != nil {

@@ -65,7 +65,7 @@ type Hint struct {
 	Bundle string
 	// Checkpoint is set on the TaskCreate of a restored checkpoint.
 	Checkpoint bool
-	// Time is when containerd (or the shim) stamped the event.
+	// Time is when containerd (or the shim) stamped the event; zero if it did not.
 	Time time.Time
 	// Received is when this process had read it.
 	Received time.Time

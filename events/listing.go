@@ -18,7 +18,7 @@ import (
 // one must succeed; a later one that fails is tried again soon, since the
 // stream, which is watched on its own, still works.
 func (s *session) list(ctx context.Context) error {
-	retry := newBackoff(s.c.cfg.RelistEvery)
+	retry := newPauses(s.c.cfg.RelistEvery)
 	for first := true; ; {
 		listing, err := s.c.list(ctx, s.dials)
 		s.c.stats.relist(time.Now(), err)

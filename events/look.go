@@ -42,7 +42,7 @@ func (c *Client) Look(ctx context.Context, key Key) (Container, error) {
 		return Container{}, err
 	}
 	if ctr.HasImage {
-		ctr.ImageLabels, ctr.ImageKnown = c.imageLabels(ctx, key.Namespace, ctr.Image)
+		ctr.ImageLabels, ctr.ImageKnown = c.imageLabels(ctx, &ctr)
 	}
 	answer := <-tasks
 	if answer.err != nil {

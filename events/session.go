@@ -11,7 +11,6 @@ import (
 
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
@@ -48,8 +47,10 @@ type session struct {
 // once, when the event stream is known to work, before sink.Connected(true).
 func (c *Client) session(ctx context.Context, sink Sink, proven func()) error {
 	s := &session{c: c, sink: sink, topic: probeTopic + rand.Text(), echo: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	stream, err := s.subscribe(ctx, g)
+	stream, err := s.subscribe(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,12 +69,12 @@ func (c *Client) session(ctx context.Context, sink Sink, proven func()) error {
 }
 
 // subscribe connects and opens the stream, within ConnectTimeout.
-func (s *session) subscribe(ctx context.Context, g *errgroup.Group) (eventsapi.Events_SubscribeClient, error) {
+func (s *session) subscribe(ctx context.Context) (eventsapi.Events_SubscribeClient, error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
 	s.dials = s.c.dials.Load()
-	stream, err := s.c.events.Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: s.filters()}, grpc.WaitForReady(false))
+	stream, err := s.c.events.Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: s.filters()})
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", unreachable(err))
 	}
@@ -141,7 +142,7 @@ func (s *session) read(stream eventsapi.Events_SubscribeClient) error {
 		}
 		h, err := decode(env, now)
 		if err != nil {
-			if s.c.stats.noHint(env, err) {
+			if s.c.stats.noHint(err) {
 				s.c.log.Debug("event could not be read", "topic", env.GetTopic(), "error", err)
 			}
 			continue

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/containerd/containerd/api/types"
 )
 
 // LagBounds are the upper bounds of Stats.Lag's buckets.
@@ -85,7 +83,7 @@ func (c *Client) Stats() Stats {
 func (s *counters) setConnected(v bool) { s.connected.Store(v) }
 
 func (s *counters) hint(h Hint) {
-	lag := max(0, h.Received.Sub(h.Time))
+	lag := max(0, h.Received.Sub(h.Time)) // a stepped clock must not count backwards
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.received == nil {
@@ -93,6 +91,9 @@ func (s *counters) hint(h Hint) {
 		s.lag.Buckets = make([]uint64, len(LagBounds())+1)
 	}
 	s.received[h.Topic]++
+	if h.Time.IsZero() {
+		return
+	}
 	s.lag.Count++
 	s.lag.Sum += lag
 	s.lag.Last, s.lag.Max = lag, max(s.lag.Max, lag)
@@ -106,8 +107,8 @@ func (s *counters) hint(h Hint) {
 	s.lag.Buckets[i]++
 }
 
-// noHint counts an envelope that decode refused and reports whether it was malformed.
-func (s *counters) noHint(_ *types.Envelope, err error) bool {
+// noHint counts an event that decode refused and reports whether it was malformed.
+func (s *counters) noHint(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
