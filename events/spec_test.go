@@ -86,6 +86,13 @@ func TestConfigValidate(t *testing.T) {
 			want: []string{"is empty", "ignored namespace", "probe interval", "relist interval -1s"},
 		},
 	} {
+		c, newErr := New(tc.cfg)
+		if (newErr != nil) != (tc.want != nil) {
+			t.Errorf("%s: New: %v", tc.name, newErr)
+		}
+		if c != nil {
+			c.Close()
+		}
 		err := tc.cfg.Validate()
 		if (err != nil) != (tc.want != nil) {
 			t.Errorf("%s: %v", tc.name, err)
@@ -95,10 +102,6 @@ func TestConfigValidate(t *testing.T) {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v does not say %q", tc.name, err, want)
 			}
-		}
-		if c, err := New(tc.cfg); err == nil {
-			t.Errorf("%s: New takes it", tc.name)
-			c.Close()
 		}
 	}
 }
