@@ -5,6 +5,7 @@ package config
 
 import (
 	_ "embed"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -86,9 +87,12 @@ type Duration struct{ time.Duration }
 
 // UnmarshalText reads what time.ParseDuration takes.
 func (d *Duration) UnmarshalText(text []byte) error {
-	var err error
-	d.Duration, err = time.ParseDuration(string(text))
-	return err
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration like 500ms or 1m", text)
+	}
+	d.Duration = v
+	return nil
 }
 
 //go:embed default.toml
