@@ -2,24 +2,49 @@ package nlx
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
 
+// Addr is an IPv4 address of an interface.
+type Addr struct {
+	Index  int
+	Prefix netip.Prefix // the address with its subnet's length
+}
+
+// Route is an IPv4 route of the main table.
+type Route struct {
+	Dst      netip.Prefix // 0.0.0.0/0 is the default route
+	Via      netip.Addr   // zero: on link
+	Index    int          // outgoing interface; of several next hops the first
+	Others   []int        // interfaces of further next hops
+	Protocol uint8
+	Metric   uint32
+	Unicast  bool // not unreachable, blackhole, …
+}
+
+// Default reports whether r leads everywhere.
+func (r Route) Default() bool { return r.Dst.Bits() == 0 && r.Unicast }
+
 // NewAddr adds an IPv4 address with its subnet's length and broadcast address.
 // An address that is already there is unix.EEXIST.
 func NewAddr(index int, p netip.Prefix) *Message {
-	b := make([]byte, unix.SizeofIfAddrmsg)
-	b[0], b[1] = unix.AF_INET, byte(p.Bits())
-	binary.NativeEndian.PutUint32(b[4:], uint32(index))
-	m := NewMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL).Raw(b)
+	m := NewMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL).Raw(ifaddrmsg(index, p.Bits()))
 	m.Bytes(unix.IFA_LOCAL, p.Addr().AsSlice())
 	m.Bytes(unix.IFA_ADDRESS, p.Addr().AsSlice())
 	if p.Bits() < 31 {
 		m.Bytes(unix.IFA_BROADCAST, lastAddr(p).AsSlice())
 	}
 	return m
+}
+
+func ifaddrmsg(index, bits int) []byte {
+	b := make([]byte, unix.SizeofIfAddrmsg)
+	b[0], b[1] = unix.AF_INET, byte(bits)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	return b
 }
 
 func lastAddr(p netip.Prefix) netip.Addr {
@@ -32,13 +57,159 @@ func lastAddr(p netip.Prefix) netip.Addr {
 // NewRoute adds an IPv4 route to the main table; dst 0.0.0.0/0 is the default
 // route. A route with the same destination and metric is unix.EEXIST.
 func NewRoute(index int, dst netip.Prefix, via netip.Addr, protocol uint8) *Message {
+	m := newRoute(dst, protocol, unix.RT_SCOPE_UNIVERSE)
+	m.Bytes(unix.RTA_GATEWAY, via.AsSlice())
+	return m.Uint32(unix.RTA_OIF, uint32(index))
+}
+
+// NewConnectedRoute adds the route that the kernel makes by itself for an
+// address: the address's subnet, on link, from that address.
+func NewConnectedRoute(index int, p netip.Prefix) *Message {
+	m := newRoute(p.Masked(), unix.RTPROT_KERNEL, unix.RT_SCOPE_LINK)
+	m.Bytes(unix.RTA_PREFSRC, p.Addr().AsSlice())
+	return m.Uint32(unix.RTA_OIF, uint32(index))
+}
+
+func newRoute(dst netip.Prefix, protocol, scope uint8) *Message {
 	b := make([]byte, unix.SizeofRtMsg)
 	b[0], b[1] = unix.AF_INET, byte(dst.Bits())
-	b[4], b[5], b[6], b[7] = unix.RT_TABLE_MAIN, protocol, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST
+	b[4], b[5], b[6], b[7] = unix.RT_TABLE_MAIN, protocol, scope, unix.RTN_UNICAST
 	m := NewMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL).Raw(b)
 	if dst.Bits() > 0 {
 		m.Bytes(unix.RTA_DST, dst.Addr().AsSlice())
 	}
-	m.Bytes(unix.RTA_GATEWAY, via.AsSlice())
-	return m.Uint32(unix.RTA_OIF, uint32(index))
+	return m
+}
+
+// DelNeigh deletes the neighbour entry of an address; an absent one is unix.ENOENT.
+func DelNeigh(index int, a netip.Addr) *Message {
+	b := make([]byte, unix.SizeofNdMsg)
+	b[0] = unix.AF_INET
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	return NewMessage(unix.RTM_DELNEIGH, 0).Raw(b).Bytes(unix.NDA_DST, a.AsSlice())
+}
+
+// NSID returns the number that the socket's namespace has given to the namespace
+// with the open descriptor fd, or NoNSID.
+func (c *Conn) NSID(fd int) (int, error) {
+	r, err := c.Do(NewMessage(unix.RTM_GETNSID, 0).Raw(make([]byte, 4)).Uint32(unix.NETNSA_FD, uint32(fd)))
+	if err == nil {
+		err = r[0].Err
+	}
+	if err != nil {
+		return NoNSID, fmt.Errorf("namespace id: %w", err)
+	}
+	id := NoNSID
+	for _, b := range r[0].Data {
+		attrs(b[min(4, len(b)):], func(typ uint16, v []byte) {
+			if typ == unix.NETNSA_NSID && len(v) == 4 {
+				id = int(int32(binary.NativeEndian.Uint32(v)))
+			}
+		})
+	}
+	return id, nil
+}
+
+// Addrs returns the IPv4 addresses of one interface, of all for index 0.
+func (c *Conn) Addrs(index int) ([]Addr, error) {
+	data, err := c.Dump(NewMessage(unix.RTM_GETADDR, 0).Raw(ifaddrmsg(index, 0)))
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var addrs []Addr
+	for _, b := range data {
+		if a, ok := ParseAddr(b); ok && (index == 0 || a.Index == index) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs, nil
+}
+
+// ParseAddr decodes the payload of an RTM_NEWADDR or RTM_DELADDR message; ok is
+// false for one that is no IPv4 address.
+func ParseAddr(b []byte) (a Addr, ok bool) {
+	if len(b) < unix.SizeofIfAddrmsg || b[0] != unix.AF_INET {
+		return Addr{}, false
+	}
+	a.Index = int(binary.NativeEndian.Uint32(b[4:]))
+	attrs(b[unix.SizeofIfAddrmsg:], func(typ uint16, v []byte) {
+		if ip, is4 := addr4(v); is4 && typ == unix.IFA_LOCAL {
+			a.Prefix, ok = netip.PrefixFrom(ip, int(b[1])), true
+		}
+	})
+	return a, ok
+}
+
+// Routes returns the IPv4 routes of the main table, those through one interface
+// unless index is 0.
+func (c *Conn) Routes(index int) ([]Route, error) {
+	b := make([]byte, unix.SizeofRtMsg)
+	b[0], b[4] = unix.AF_INET, unix.RT_TABLE_MAIN
+	m := NewMessage(unix.RTM_GETROUTE, 0).Raw(b)
+	if index != 0 {
+		m.Uint32(unix.RTA_OIF, uint32(index))
+	}
+	data, err := c.Dump(m)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var routes []Route
+	for _, b := range data {
+		if r, ok := ParseRoute(b); ok && (index == 0 || r.Index == index) {
+			routes = append(routes, r)
+		}
+	}
+	return routes, nil
+}
+
+// ParseRoute decodes the payload of an RTM_NEWROUTE or RTM_DELROUTE message; ok
+// is false for one outside the IPv4 main table.
+func ParseRoute(b []byte) (r Route, ok bool) {
+	if len(b) < unix.SizeofRtMsg || b[0] != unix.AF_INET || b[4] != unix.RT_TABLE_MAIN {
+		return Route{}, false
+	}
+	r.Protocol, r.Unicast = b[5], b[7] == unix.RTN_UNICAST
+	dst := netip.IPv4Unspecified()
+	attrs(b[unix.SizeofRtMsg:], func(typ uint16, v []byte) {
+		ip, is4 := addr4(v)
+		switch {
+		case typ == unix.RTA_MULTIPATH:
+			r.hops(v)
+		case !is4:
+		case typ == unix.RTA_DST:
+			dst = ip
+		case typ == unix.RTA_GATEWAY:
+			r.Via = ip
+		case typ == unix.RTA_OIF:
+			r.Index = int(binary.NativeEndian.Uint32(v))
+		case typ == unix.RTA_PRIORITY:
+			r.Metric = binary.NativeEndian.Uint32(v)
+		}
+	})
+	r.Dst = netip.PrefixFrom(dst, int(b[1]))
+	return r, r.Dst.IsValid()
+}
+
+// hops reads the interfaces of a route with several next hops.
+func (r *Route) hops(b []byte) {
+	for len(b) >= unix.SizeofRtNexthop {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofRtNexthop || n > len(b) {
+			return
+		}
+		index := int(binary.NativeEndian.Uint32(b[4:]))
+		if r.Index == 0 {
+			r.Index = index
+		} else {
+			r.Others = append(r.Others, index)
+		}
+		b = b[min((n+3)&^3, len(b)):]
+	}
+}
+
+func addr4(b []byte) (netip.Addr, bool) {
+	if len(b) != 4 {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFrom4([4]byte(b)), true
 }

@@ -1,0 +1,363 @@
+package netsetup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stellar.io/stellar/internal/nlx"
+)
+
+const (
+	// settle gathers a burst of notifications into one repair.
+	settle = 20 * time.Millisecond
+	// pollEvery is the interval of the cheap check for what announces itself to
+	// nobody: sysctls, and rules (a subscription would bring all changes of all
+	// other tables; their generation is one number).
+	pollEvery = time.Second
+)
+
+// Run keeps what Ensure and Attach made as they made it, until ctx ends, and
+// returns ctx's error. Link, address and route changes are put right as they are
+// announced, sysctls and rules within a second or so, and everything is compared
+// once more at each audit. It first does what Ensure does and goes on trying if
+// that fails. One call at a time.
+func (n *Network) Run(ctx context.Context) error {
+	if !n.cfg.Subnet.IsValid() {
+		return ErrNoSubnet
+	}
+	sub, err := nlx.Subscribe(n.hostFD(), unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
+	if err != nil {
+		return err
+	}
+	gen, err := nlx.Dial(n.hostFD(), unix.NETLINK_NETFILTER)
+	if err != nil {
+		sub.Close()
+		return err
+	}
+	w := &watch{n: n, gen: gen, wake: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(ctx)
+	reader := make(chan error, 1)
+	n.watching.Store(true)
+	go func() { reader <- w.read(ctx, sub) }()
+	err = w.loop(ctx, reader)
+	cancel()
+	n.watching.Store(false)
+	sub.Close()
+	gen.Close()
+	return err
+}
+
+// watch is Run at work: one goroutine reads notifications into news, the other
+// acts on them.
+type watch struct {
+	n          *Network
+	gen        *nlx.Conn
+	generation uint32 // of the rules, at the last check
+	wake       chan struct{}
+
+	mu   sync.Mutex // guards news
+	news news
+}
+
+// news is what notifications said since the last look. Who acts on it asks the
+// kernel first: a notification tells what was, not what is.
+type news struct {
+	bridge  bool         // bridge, its address or route
+	uplinks bool         // default routes
+	ports   map[int]bool // host ends that looked wrong
+	overrun bool         // some notifications were lost: anything may have happened
+}
+
+func (w *watch) note(fn func(*news)) {
+	w.mu.Lock()
+	if w.news.ports == nil {
+		w.news.ports = make(map[int]bool)
+	}
+	fn(&w.news)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watch) take() news {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	taken := w.news
+	w.news = news{}
+	return taken
+}
+
+// read receives notifications until ctx ends.
+func (w *watch) read(ctx context.Context, sub *nlx.Subscription) error {
+	for {
+		err := sub.Receive(ctx, w.classify)
+		switch {
+		case err == nil:
+		case errors.Is(err, nlx.ErrOverrun):
+			w.note(func(s *news) { s.overrun = true })
+		default:
+			return err
+		}
+	}
+}
+
+func (w *watch) classify(typ uint16, body []byte) {
+	switch typ {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		w.link(typ, body)
+	case unix.RTM_DELADDR:
+		if a, ok := nlx.ParseAddr(body); ok && a.Index == int(w.n.bridge.Load()) {
+			w.note(func(s *news) { s.bridge = true })
+		}
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		r, ok := nlx.ParseRoute(body)
+		switch {
+		case ok && r.Default():
+			w.note(func(s *news) { s.uplinks = true })
+		case ok && typ == unix.RTM_DELROUTE && r.Dst == w.n.cfg.Subnet:
+			w.note(func(s *news) { s.bridge = true })
+		}
+	}
+}
+
+func (w *watch) link(typ uint16, body []byte) {
+	l, err := nlx.ParseLink(body)
+	if err != nil {
+		return
+	}
+	bridge := int(w.n.bridge.Load())
+	switch {
+	case len(body) > 0 && body[0] == unix.AF_BRIDGE:
+		// About the port, not the link: "deleted" means taken out of the bridge.
+		if p, ok := w.n.table.at(l.Index); ok && typ == unix.RTM_DELLINK && !p.leaving {
+			w.note(func(s *news) { s.ports[l.Index] = true })
+		}
+	case l.Index == bridge:
+		if typ == unix.RTM_DELLINK || !w.n.bridgeRight(l) {
+			w.note(func(s *news) { s.bridge = true })
+		}
+	case typ == unix.RTM_DELLINK:
+		// Who waits for the end of this link is woken here, without delay.
+		if p, ok := w.n.table.drop(l.Index); ok && !p.leaving && !w.n.table.held(p.Owner) {
+			w.n.log.Info("endpoint link disappeared", "owner", p.Owner, "interface", p.HostIfname)
+			w.n.cfg.OnLost(p.Endpoint)
+		}
+	default:
+		p, ok := w.n.table.at(l.Index)
+		if ok && !p.leaving && (!p.hardened || len(planPort(l, w.n.want(p))) > 0) {
+			w.note(func(s *news) { s.ports[l.Index] = true })
+		}
+	}
+}
+
+// bridgeRight compares the bridge's link with what it must be.
+func (n *Network) bridgeRight(l nlx.Link) bool {
+	return l.Up && l.MTU == n.MTU() && l.Group == linkGroup && l.Alias == bridgeAlias &&
+		l.MAC.String() == bridgeMACFor(n.cfg.Node).String()
+}
+
+// want is what a port's host end must look like now.
+func (n *Network) want(p port) portWant {
+	return portWant{alias: p.alias, mac: hostMACFor(p.Addr), mtu: p.mtu, master: int(n.bridge.Load())}
+}
+
+func (w *watch) loop(ctx context.Context, reader <-chan error) error {
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	audit := time.NewTicker(w.n.cfg.AuditEvery)
+	defer audit.Stop()
+	w.try(ctx, w.audit)
+	for {
+		select {
+		case err := <-reader:
+			return err
+		case <-w.wake:
+			select {
+			case <-time.After(settle):
+			case <-ctx.Done():
+			}
+			w.try(ctx, w.act)
+		case <-poll.C:
+			w.try(ctx, w.poll)
+		case <-audit.C:
+			w.try(ctx, w.audit)
+		}
+	}
+}
+
+// try logs a failure: the next audit tries again.
+func (w *watch) try(ctx context.Context, step func(context.Context) error) {
+	if err := step(ctx); err != nil && ctx.Err() == nil {
+		w.n.log.Warn("network repair failed, will retry", "err", err)
+	}
+}
+
+// act puts right what notifications hinted at.
+func (w *watch) act(ctx context.Context) error {
+	s := w.take()
+	if s.overrun {
+		w.n.log.Warn("notifications lost, comparing everything")
+		return w.audit(ctx)
+	}
+	var errs []error
+	if s.bridge || s.uplinks {
+		before := w.n.bridge.Load()
+		errs = append(errs, w.n.syncBridge(ctx))
+		if w.n.bridge.Load() != before {
+			errs = append(errs, w.n.syncPorts(ctx))
+		}
+	}
+	if s.uplinks {
+		errs = append(errs, w.n.syncFilter(ctx))
+	}
+	errs = append(errs, w.n.repairPorts(ctx, slices.Sorted(maps.Keys(s.ports))))
+	return errors.Join(errs...)
+}
+
+// poll is the cheap check: no lists, no programs unless something has changed.
+func (w *watch) poll(ctx context.Context) error {
+	var errs []error
+	right, err := w.n.sysctlsRight()
+	errs = append(errs, err)
+	if !right {
+		errs = append(errs, w.n.syncBridge(ctx), w.n.syncFilter(ctx))
+	}
+	gen, err := w.gen.RulesetGeneration()
+	errs = append(errs, err)
+	if err == nil && gen != w.generation {
+		errs = append(errs, w.rules(ctx))
+	} else if changed, err := w.n.legacyChanged(); changed || err != nil {
+		errs = append(errs, err, w.n.syncForward(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// rules compares all rules and remembers the generation at which they were right.
+// Its own changes raise the generation too, so it is read before them: one more
+// comparison follows and finds nothing.
+func (w *watch) rules(ctx context.Context) error {
+	gen, err := w.gen.RulesetGeneration()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(w.n.syncFilter(ctx), w.n.syncForward(ctx)); err != nil {
+		return err
+	}
+	w.generation = gen
+	return nil
+}
+
+// legacyChanged reports whether legacy iptables' filter table has changed.
+func (n *Network) legacyChanged() (bool, error) {
+	exists, err := n.legacyTable()
+	if err != nil || !exists {
+		return false, err
+	}
+	sum, err := n.legacyFingerprint()
+	changed := err == nil && sum != n.legacySeen
+	n.legacySeen = sum
+	return changed, err
+}
+
+// audit compares everything.
+func (w *watch) audit(ctx context.Context) error {
+	w.take() // all of it is looked at now
+	err := errors.Join(w.n.syncBridge(ctx), w.rules(ctx), w.n.load(ctx), w.n.syncPorts(ctx))
+	if err == nil {
+		w.n.ensured.Store(true)
+	}
+	return err
+}
+
+// repairPorts looks at some host ends and puts them right.
+func (n *Network) repairPorts(ctx context.Context, indexes []int) error {
+	if len(indexes) == 0 {
+		return ctx.Err()
+	}
+	c, err := n.conn()
+	if err != nil {
+		return err
+	}
+	defer n.release(c)
+	var links []nlx.Link
+	for _, index := range indexes {
+		l, err := c.LinkByIndex(index)
+		if errors.Is(err, unix.ENODEV) {
+			continue // its deletion is announced too
+		}
+		if err != nil {
+			return err
+		}
+		links = append(links, l)
+	}
+	return n.restore(c, links)
+}
+
+// syncPorts looks at all host ends, puts them right, takes in endpoints that the
+// table does not know and reports those that the kernel does not have any more.
+func (n *Network) syncPorts(ctx context.Context) error {
+	known := n.table.all()
+	c, err := n.conn()
+	if err != nil {
+		return err
+	}
+	defer n.release(c)
+	links, err := n.scan(ctx, c)
+	if err != nil {
+		return err
+	}
+	present := make(map[int]bool, len(links))
+	for _, l := range links {
+		present[l.Index] = true
+	}
+	for _, p := range known {
+		if present[p.HostIndex] || n.table.held(p.Owner) {
+			continue
+		}
+		if p, ok := n.table.drop(p.HostIndex); ok && !p.leaving {
+			n.log.Info("endpoint link is gone", "owner", p.Owner, "interface", p.HostIfname)
+			n.cfg.OnLost(p.Endpoint)
+		}
+	}
+	return n.restore(c, links)
+}
+
+// restore puts those of the links right that are ports of the table. One that
+// Attach or Detach works on is left to it. It goes on past a failure.
+func (n *Network) restore(c *nlx.Conn, links []nlx.Link) error {
+	var errs []error
+	var soft []port
+	for _, l := range links {
+		p, ok := n.table.at(l.Index)
+		if !ok || p.leaving || n.table.held(p.Owner) {
+			continue
+		}
+		if m, marked := parseAlias(l.Alias); marked && m.owner != p.Owner {
+			continue // the index was given to another link
+		}
+		what, err := applyPort(c, l, n.want(p))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("repair %s: %w", l.Name, err))
+			continue
+		}
+		if what != "" {
+			n.log.Info("port restored", "interface", l.Name, "owner", p.Owner, "what", what)
+			n.cfg.OnRepair("port", l.Name)
+		}
+		if !p.hardened {
+			p.HostIfname = l.Name
+			soft = append(soft, p)
+		}
+	}
+	return errors.Join(append(errs, n.harden(soft))...)
+}
