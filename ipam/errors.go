@@ -10,7 +10,7 @@ var (
 	// ErrAlreadyInitialized is returned when the state belongs to another cluster or network plan.
 	ErrAlreadyInitialized = errors.New("cluster is already initialized")
 	// ErrInvalid is returned when a command's fields cannot be right whatever the state is.
-	ErrInvalid = errors.New("invalid command")
+	ErrInvalid = errors.New("invalid argument")
 	// ErrNetworkNotFound is returned when no network has the given name.
 	ErrNetworkNotFound = errors.New("network not found")
 	// ErrNodeNotFound is returned when the node is not a member.
