@@ -1,0 +1,125 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// files are the open files of a store.
+type files struct {
+	bolt      *raftboltdb.BoltStore
+	log       *timedLog
+	snapshots raft.SnapshotStore
+}
+
+// openFiles opens the files in dir, and makes them when create is set.
+func openFiles(cfg Config, dir string, create bool) (f files, err error) {
+	// bbolt maps the file: damaged pages show as panics and faults.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %s: %v", ErrCorrupt, logFile, p)
+		}
+	}()
+	path := filepath.Join(dir, logFile)
+	if _, err := os.Stat(path); !create && err != nil {
+		return f, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	f.bolt, err = raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout:        cfg.LockTimeout, // 0 would wait for ever
+			NoFreelistSync: true,            // the free list is not written with each commit
+			FreelistType:   bbolt.FreelistMapType,
+		},
+		MsgpackUseNewTimeFormat: true,
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return f, fmt.Errorf("%s: %w", path, ErrLocked)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return f, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
+	case err != nil:
+		return f, err
+	}
+	if !create {
+		if err := verifyLog(f.bolt); err != nil {
+			return f, errors.Join(err, f.bolt.Close())
+		}
+	}
+	f.log = &timedLog{LogStore: f.bolt}
+	f.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, snapshots, newHCLog(cfg.Logger))
+	if err == nil {
+		err = os.Chmod(filepath.Join(dir, snapshotDir), 0o700)
+	}
+	if err != nil {
+		return f, errors.Join(err, f.bolt.Close())
+	}
+	return f, nil
+}
+
+// verifyLog reads every entry, so that damage shows before Raft runs on it, where
+// it would be a panic. The log is short (Config.TrailingLogs).
+func verifyLog(b *raftboltdb.BoltStore) error {
+	first, err := b.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := b.LastIndex()
+	if err != nil {
+		return err
+	}
+	if first == 0 || last < first {
+		return fmt.Errorf("%w: empty log", ErrCorrupt)
+	}
+	for i := first; i <= last; i++ {
+		var l raft.Log
+		if err := b.GetLog(i, &l); err != nil {
+			return fmt.Errorf("%w: entry %d: %w", ErrCorrupt, i, err)
+		}
+		if l.Index != i {
+			return fmt.Errorf("%w: entry %d is in the place of %d", ErrCorrupt, l.Index, i)
+		}
+		if l.Type == raft.LogCommand {
+			if err := checkEntry(&l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// logSize returns the size of the log's file, 0 if it cannot be told.
+func logSize(dir string) int64 {
+	st, err := os.Stat(filepath.Join(dir, logFile))
+	if err != nil {
+		return 0
+	}
+	return st.Size()
+}
+
+// timedLog is a LogStore that knows how long its present write has taken: with a
+// disk that hangs, the library waits for ever and says nothing.
+type timedLog struct {
+	raft.LogStore
+	busy busySince
+}
+
+// StoreLog implements raft.LogStore.
+func (t *timedLog) StoreLog(l *raft.Log) error { return t.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore.
+func (t *timedLog) StoreLogs(l []*raft.Log) error {
+	t.busy.start(time.Now())
+	defer t.busy.end()
+	return t.LogStore.StoreLogs(l)
+}

@@ -1,0 +1,156 @@
+package raftstore
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// hcLogger lets hashicorp/raft log through slog. What raft calls info is its
+// daily business (states entered, snapshots taken) and becomes debug here, so that
+// a steady state is silent.
+type hcLogger struct {
+	log     *slog.Logger
+	name    string
+	implied []any
+}
+
+func newHCLog(l *slog.Logger) hclog.Logger { return &hcLogger{log: l.With("component", "raft")} }
+
+// routine are warnings of every healthy start.
+var routine = [...]string{
+	"heartbeat timeout reached, starting election",
+}
+
+func (h *hcLogger) level(level hclog.Level, msg string) slog.Level {
+	switch level {
+	case hclog.Warn:
+		for _, m := range routine {
+			if msg == m {
+				return slog.LevelDebug
+			}
+		}
+		return slog.LevelWarn
+	case hclog.Error:
+		return slog.LevelError
+	}
+	return slog.LevelDebug
+}
+
+// Log implements hclog.Logger.
+func (h *hcLogger) Log(level hclog.Level, msg string, args ...any) {
+	l := h.level(level, msg)
+	if !h.log.Enabled(context.Background(), l) {
+		return
+	}
+	attrs := make([]any, 0, len(args))
+	for i := 0; i+1 < len(args); i += 2 {
+		attrs = append(attrs, slog.Any(fmt.Sprint(args[i]), plain(args[i+1])))
+	}
+	h.log.Log(context.Background(), l, msg, attrs...)
+}
+
+// plain turns hclog's formatting types into texts.
+func plain(v any) any {
+	switch v := v.(type) {
+	case hclog.Format:
+		if len(v) > 0 {
+			if f, ok := v[0].(string); ok {
+				return fmt.Sprintf(f, v[1:]...)
+			}
+		}
+		return ""
+	case error:
+		return v.Error()
+	case fmt.Stringer:
+		return v.String()
+	}
+	return v
+}
+
+// Trace implements hclog.Logger.
+func (h *hcLogger) Trace(msg string, args ...any) { h.Log(hclog.Trace, msg, args...) }
+
+// Debug implements hclog.Logger.
+func (h *hcLogger) Debug(msg string, args ...any) { h.Log(hclog.Debug, msg, args...) }
+
+// Info implements hclog.Logger.
+func (h *hcLogger) Info(msg string, args ...any) { h.Log(hclog.Info, msg, args...) }
+
+// Warn implements hclog.Logger.
+func (h *hcLogger) Warn(msg string, args ...any) { h.Log(hclog.Warn, msg, args...) }
+
+// Error implements hclog.Logger.
+func (h *hcLogger) Error(msg string, args ...any) { h.Log(hclog.Error, msg, args...) }
+
+func (h *hcLogger) enabled(l slog.Level) bool { return h.log.Enabled(context.Background(), l) }
+
+// IsTrace implements hclog.Logger.
+func (h *hcLogger) IsTrace() bool { return false }
+
+// IsDebug implements hclog.Logger.
+func (h *hcLogger) IsDebug() bool { return h.enabled(slog.LevelDebug) }
+
+// IsInfo implements hclog.Logger.
+func (h *hcLogger) IsInfo() bool { return h.enabled(slog.LevelDebug) }
+
+// IsWarn implements hclog.Logger.
+func (h *hcLogger) IsWarn() bool { return h.enabled(slog.LevelWarn) }
+
+// IsError implements hclog.Logger.
+func (h *hcLogger) IsError() bool { return h.enabled(slog.LevelError) }
+
+// ImpliedArgs implements hclog.Logger.
+func (h *hcLogger) ImpliedArgs() []any { return h.implied }
+
+// With implements hclog.Logger.
+func (h *hcLogger) With(args ...any) hclog.Logger {
+	c := *h
+	c.log = h.log.With(args...)
+	c.implied = append(append([]any(nil), h.implied...), args...)
+	return &c
+}
+
+// Name implements hclog.Logger.
+func (h *hcLogger) Name() string { return h.name }
+
+// Named implements hclog.Logger.
+func (h *hcLogger) Named(name string) hclog.Logger {
+	return h.ResetNamed(strings.TrimPrefix(h.name+"."+name, "."))
+}
+
+// ResetNamed implements hclog.Logger.
+func (h *hcLogger) ResetNamed(name string) hclog.Logger {
+	c := *h
+	c.name = name
+	return &c
+}
+
+// SetLevel implements hclog.Logger; the level is slog's.
+func (h *hcLogger) SetLevel(hclog.Level) {}
+
+// GetLevel implements hclog.Logger.
+func (h *hcLogger) GetLevel() hclog.Level {
+	switch {
+	case h.IsDebug():
+		return hclog.Debug
+	case h.IsWarn():
+		return hclog.Warn
+	}
+	return hclog.Error
+}
+
+// StandardLogger implements hclog.Logger.
+func (h *hcLogger) StandardLogger(*hclog.StandardLoggerOptions) *log.Logger {
+	return slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)
+}
+
+// StandardWriter implements hclog.Logger.
+func (h *hcLogger) StandardWriter(o *hclog.StandardLoggerOptions) io.Writer {
+	return h.StandardLogger(o).Writer()
+}

@@ -1,0 +1,146 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"stellar.io/stellar/ipam"
+)
+
+// Propose replicates an envelope and returns its results, one for each command;
+// that a command was refused is in its Result. nil means committed, durable, and
+// visible to View. An error that wraps ErrUnknownOutcome (also when ctx ended
+// first) means that the envelope may have been committed or may yet be; any other
+// error means that it was not and never will be: ErrNoLeader, ErrBusy,
+// ErrNotStarted, ErrShutdown, ErrStopped, ipam.ErrInvalid, or ctx's error.
+func (s *Store) Propose(ctx context.Context, env ipam.Envelope) ([]ipam.Result, error) {
+	begin := time.Now()
+	results, err := s.propose(ctx, env)
+	if s.cfg.OnPropose != nil {
+		s.cfg.OnPropose(time.Since(begin), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("propose: %w", err)
+	}
+	return results, nil
+}
+
+func (s *Store) propose(ctx context.Context, env ipam.Envelope) ([]ipam.Result, error) {
+	data, err := env.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	r, err := s.begin()
+	if err != nil {
+		return nil, err
+	}
+	answer := make(chan applied, 1)
+	go func() {
+		defer s.proposals.Done()
+		f := r.ApplyLog(newEntry(data), s.cfg.EnqueueTimeout)
+		if err := f.Error(); err != nil {
+			answer <- applied{err: classify(err)}
+			return
+		}
+		a := f.Response().(applied)
+		if a.err != nil {
+			a.err = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
+		}
+		answer <- a
+	}()
+	select {
+	case a := <-answer:
+		return a.results, a.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, context.Cause(ctx))
+	}
+}
+
+// begin counts a proposal; the caller calls s.proposals.Done when it has ended.
+func (s *Store) begin() (*raft.Raft, error) {
+	if err := s.fsm.err(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopping:
+		return nil, ErrShutdown
+	case s.raft == nil:
+		return nil, ErrNotStarted
+	}
+	s.proposals.Add(1)
+	return s.raft, nil
+}
+
+// classify turns an error of the library into one of ours. What is not listed is
+// unknown: the entry may be in a log somewhere.
+func classify(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return fmt.Errorf("%w: %w", ErrNoLeader, err)
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case errors.Is(err, raft.ErrAbortedByRestore):
+		return fmt.Errorf("%w: %w", ErrNoLeader, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+}
+
+// waitPoll is how often WaitLeader looks.
+const waitPoll = 5 * time.Millisecond
+
+// WaitLeader waits until there is a leader and the state of this node holds
+// everything that was committed when WaitLeader was called. It returns ErrShutdown,
+// ErrStopped or ctx's error.
+func (s *Store) WaitLeader(ctx context.Context) error {
+	select {
+	case <-s.started:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	t := time.NewTicker(waitPoll)
+	defer t.Stop()
+	for {
+		if ok, err := s.caughtUp(ctx); ok || err != nil {
+			return err
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
+		}
+	}
+}
+
+// caughtUp reports whether there is a leader and its committed entries are applied.
+func (s *Store) caughtUp(ctx context.Context) (bool, error) {
+	r, err := s.begin()
+	if err != nil {
+		return false, err
+	}
+	if r.State() == raft.Leader {
+		// The entries of earlier terms are committed by the first of this term.
+		done := make(chan error, 1)
+		go func() {
+			defer s.proposals.Done()
+			done <- r.Barrier(s.cfg.EnqueueTimeout).Error()
+		}()
+		select {
+		case err := <-done:
+			return err == nil, nil
+		case <-ctx.Done():
+			return false, fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
+		}
+	}
+	defer s.proposals.Done()
+	leader, _ := r.LeaderWithID()
+	return leader != "" && r.CommitIndex() > 0 && r.AppliedIndex() >= r.CommitIndex(), nil
+}

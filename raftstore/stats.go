@@ -1,0 +1,85 @@
+package raftstore
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"stellar.io/stellar/ipam"
+)
+
+// Stats is the condition of a store at one moment.
+type Stats struct {
+	State         string // leader, follower, candidate, shutdown; "stopped" after FSMError, "starting" before Run
+	Term          uint64
+	LastIndex     uint64 // of the log
+	CommitIndex   uint64
+	AppliedIndex  uint64
+	Leader        ipam.NodeID // "" when there is none
+	LeaderAddress string
+	LastContact   time.Duration // since the leader was heard; 0 on the leader, negative if never
+	Voters        int
+	Servers       int // voters and others
+	SnapshotIndex uint64
+	LogBytes      int64         // size of the log's file
+	DiskBusy      time.Duration // for how long the present write to the log has taken; 0: none
+	FSMError      error         // why Raft was stopped on this node; nil: it was not
+}
+
+// Stats returns the present condition. It is cheap enough for every scrape.
+func (s *Store) Stats() Stats {
+	now := time.Now()
+	st := Stats{
+		State: "starting", FSMError: s.fsm.err(), LogBytes: logSize(s.cfg.Dir),
+		DiskBusy: s.files.log.busy.age(now),
+	}
+	s.mu.Lock()
+	r := s.raft
+	if r == nil && s.stopping {
+		st.State = "shutdown"
+	}
+	s.mu.Unlock()
+	if r == nil {
+		return st
+	}
+	st.State = stateName(r.State())
+	if st.FSMError != nil {
+		st.State = "stopped"
+	}
+	st.Term, st.LastIndex = r.CurrentTerm(), r.LastIndex()
+	st.CommitIndex, st.AppliedIndex = r.CommitIndex(), r.AppliedIndex()
+	addr, id := r.LeaderWithID()
+	st.Leader, st.LeaderAddress = ipam.NodeID(id), string(addr)
+	st.LastContact = lastContact(r, now)
+	for _, srv := range r.GetConfiguration().Configuration().Servers {
+		st.Servers++
+		if srv.Suffrage == raft.Voter {
+			st.Voters++
+		}
+	}
+	st.SnapshotIndex, _ = strconv.ParseUint(r.Stats()["last_snapshot_index"], 10, 64)
+	return st
+}
+
+func lastContact(r *raft.Raft, now time.Time) time.Duration {
+	if r.State() == raft.Leader {
+		return 0
+	}
+	if at := r.LastContact(); !at.IsZero() {
+		return now.Sub(at)
+	}
+	return -1
+}
+
+func stateName(s raft.RaftState) string {
+	switch s {
+	case raft.Leader:
+		return "leader"
+	case raft.Follower:
+		return "follower"
+	case raft.Candidate:
+		return "candidate"
+	}
+	return "shutdown"
+}
