@@ -1,0 +1,234 @@
+// Package agent gives containers their networks: it turns hints about
+// containers into looks at containers, and looks into leases and endpoints.
+//
+//	hint → key → worker: look (containerd, leases, kernel) → decide (pure) → steps
+//
+// One worker at a time has a container, several containers are worked on at
+// once, and every step is idempotent, so that a hint that is lost, doubled or
+// late costs time and nothing else. The agent declares the interfaces that it
+// consumes; package cmd/stellar wires the real ones.
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"stellar.io/stellar/events"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/netsetup"
+	"stellar.io/stellar/raftstore/holder"
+)
+
+// Containers answers what a container is now. An error that is not
+// events.ErrNotFound proves nothing.
+type Containers interface {
+	Look(ctx context.Context, key events.Key) (events.Container, error)
+}
+
+// Leases is the holder of this node's subnet. All methods are safe for
+// concurrent use, and idempotent by owner.
+type Leases interface {
+	Bind(ctx context.Context, r holder.BindRequest) (holder.Held, error)
+	Release(ctx context.Context, o ipam.Owner) error
+	Attached(o ipam.Owner, attached bool)
+	Lookup(o ipam.Owner) (holder.Held, bool)
+	All() []holder.Held
+}
+
+// Network makes endpoints in the kernel. All methods are idempotent.
+type Network interface {
+	OpenPID(pid int, startedBefore time.Time) (*netsetup.Namespace, error)
+	Attach(ctx context.Context, s netsetup.Spec) (netsetup.Endpoint, netsetup.Timing, error)
+	Detach(ctx context.Context, o ipam.Owner) error
+	List(ctx context.Context) ([]netsetup.Endpoint, error)
+	Inhabited(ctx context.Context, o ipam.Owner) (bool, error)
+	EndpointIn(ctx context.Context, ns *netsetup.Namespace) (netsetup.Endpoint, bool, error)
+}
+
+// Config is what an Agent needs. It is not changed after New.
+type Config struct {
+	NodeName   string
+	Containers Containers
+	Leases     Leases
+	Network    Network
+	Logger     *slog.Logger // nil discards
+	Metrics    *Metrics     // nil measures nothing
+	// Workers bounds how many containers are worked on at once; 0 means 8.
+	Workers int
+}
+
+const defaultWorkers = 8
+
+// Agent converges the containers of this node. Make it with New, run it with Run.
+type Agent struct {
+	cfg    Config
+	log    *slog.Logger
+	queue  *queue
+	events *eventLog
+
+	mu      sync.Mutex // guards what follows, never held over I/O
+	records map[events.Key]*record
+	hints   map[events.Key]hint
+	byNS    map[netsetup.NSID]events.Key // which endpoint serves a namespace
+	synced  bool                         // a full listing was seen
+	settled chan struct{}                // closed when the keys of the first listing have been worked on
+	pending map[events.Key]bool          // keys of the first listing not worked on yet
+	link    linkState
+
+	watchers sync.WaitGroup // one for each attached process
+}
+
+type linkState struct {
+	connected bool
+	since     time.Time
+	err       error
+}
+
+// New returns an agent that has not started.
+func New(cfg Config) *Agent {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = defaultWorkers
+	}
+	return &Agent{
+		cfg: cfg, log: cfg.Logger, queue: newQueue(), events: newEventLog(),
+		records: map[events.Key]*record{}, hints: map[events.Key]hint{},
+		byNS: map[netsetup.NSID]events.Key{}, settled: make(chan struct{}),
+	}
+}
+
+// Run adopts what the kernel has, then works until ctx ends and all workers
+// have returned. It removes nothing when it ends: the data plane outlives it.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.adopt(ctx); err != nil {
+		return err
+	}
+	a.queue.run(ctx, a.cfg.Workers, a.work)
+	a.watchers.Wait()
+	a.closeRecords()
+	return nil
+}
+
+// Endpoint is what is known of one container that asks for a network, or that
+// still has one. Fields are zero where they do not apply.
+type Endpoint struct {
+	Key          events.Key
+	Owner        ipam.Owner
+	Network      string
+	Address      netip.Addr
+	MAC          string
+	Ifname       string
+	HostIfname   string
+	State        State
+	Grade        Grade
+	Source       string
+	Hostname     string
+	Strict       bool
+	Reason       string
+	Since        time.Time // when State was reached
+	Created      time.Time // the container's creation time
+	PID          int
+	NetNS        uint64 // inode of the namespace
+	DefaultRoute bool
+	MTU          int     // asked for; 0: the node's
+	Phases       []Phase // of the last attach
+}
+
+// Phase is one part of an attach and how long it took.
+type Phase struct {
+	Name     string
+	Duration time.Duration
+}
+
+// Grade tells how an endpoint was ready in relation to its program's first
+// instruction. It is verified, not assumed.
+type Grade string
+
+const (
+	// GradeEarly: the program had not been started when the endpoint was up.
+	GradeEarly Grade = "early"
+	// GradeLate: the program may have run before the endpoint was up.
+	GradeLate Grade = "late"
+	// GradeAdopted: the endpoint was there when this agent started.
+	GradeAdopted Grade = "adopted"
+)
+
+// Endpoints returns what is known now, sorted by namespace and id.
+func (a *Agent) Endpoints() []Endpoint {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]Endpoint, 0, len(a.records))
+	for _, r := range a.records {
+		if r.shown.State != "" {
+			out = append(out, r.shown)
+		}
+	}
+	sortEndpoints(out)
+	return out
+}
+
+// Events returns the kept events from seq on, the next seq, and a channel that
+// is closed when there are more.
+func (a *Agent) Events(seq uint64) ([]Event, uint64, <-chan struct{}) { return a.events.since(seq) }
+
+// Record adds an event of another part of the process to the same history.
+func (a *Agent) Record(kind, subject, message string) {
+	a.events.add(Event{Time: time.Now(), Type: kind, Node: a.cfg.NodeName, Subject: subject, Message: message})
+}
+
+// Settled is closed when every container of the first full listing has been
+// worked on once.
+func (a *Agent) Settled() <-chan struct{} { return a.settled }
+
+// Containerd reports whether containerd answers, since when, and why not.
+func (a *Agent) Containerd() (connected bool, since time.Time, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.link.connected, a.link.since, a.link.err
+}
+
+// Knows reports whether o is the owner that its container is now, as far as
+// containerd was last heard.
+func (a *Agent) Knows(o ipam.Owner) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.records[events.Key{Namespace: o.Namespace, ID: o.ID}]
+	return r != nil && r.owner == o && !r.created.IsZero()
+}
+
+// Idle returns when no worker has the container and none is about to.
+func (a *Agent) Idle(ctx context.Context, key events.Key) error {
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for a.queue.busy(key) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-poll.C:
+		}
+	}
+	return nil
+}
+
+// Repair works on a container again, now, as if everything about it were new.
+// It reports false when nothing is known of the container.
+func (a *Agent) Repair(key events.Key) bool {
+	a.mu.Lock()
+	r := a.records[key]
+	if r != nil {
+		h := a.hints[key]
+		h.repair = true
+		a.hints[key] = h
+	}
+	a.mu.Unlock()
+	if r == nil {
+		return false
+	}
+	a.queue.add(key)
+	return true
+}

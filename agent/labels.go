@@ -1,0 +1,277 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"stellar.io/stellar/events"
+	"stellar.io/stellar/ipam"
+)
+
+// The label contract. The same keys are valid as OCI annotations.
+const (
+	labelPrefix   = "stellar.io/"
+	labelNetwork  = labelPrefix + "network"
+	labelIP       = labelPrefix + "ip"
+	labelMAC      = labelPrefix + "mac"
+	labelHostname = labelPrefix + "hostname"
+	labelIfname   = labelPrefix + "ifname"
+	labelMTU      = labelPrefix + "mtu"
+	labelStrict   = labelPrefix + "strict"
+)
+
+const (
+	// maxValue bounds a label's value, in bytes; containerd's own limit of 4,096
+	// covers key and value together and is far more than any of ours needs.
+	maxValue = 256
+	// defaultIfname is the interface of a container without another network,
+	// besideIfname the one next to a network of somebody else.
+	defaultIfname = "eth0"
+	besideIfname  = "stellar0"
+	// minMTU is the datagram every IPv4 host must take (RFC 791); maxMTU is veth's own limit.
+	minMTU, maxMTU = 576, 65535
+)
+
+// Wish is what a container asks for: its trusted labels and annotations, parsed.
+// Zero fields were not asked for.
+type Wish struct {
+	Network  string // ipam.DefaultNetwork for "true"
+	IP       netip.Addr
+	MAC      net.HardwareAddr
+	Hostname string
+	Ifname   string
+	MTU      int
+	Strict   bool
+	Source   string // "label" or "annotation": where stellar.io/network was found
+}
+
+// RejectError says why a container is not attached. Its Code is a short stable
+// word for metrics, its Reason what a person reads in `endpoint ls`.
+type RejectError struct {
+	Code   string
+	Reason string
+}
+
+func (e *RejectError) Error() string { return e.Reason }
+
+func rejectf(code, format string, args ...any) *RejectError {
+	return &RejectError{Code: code, Reason: fmt.Sprintf(format, args...)}
+}
+
+// Trust is what is known of a container's words from an earlier look: it is
+// decided once per container, so an image removed later changes nothing.
+type Trust struct {
+	// Prior: the container's labels were found trustworthy before (it holds a lease).
+	Prior bool
+	// Copies are the annotations that merely repeated a label when the container
+	// was first seen. They do not outlive the label.
+	Copies map[string]bool
+}
+
+// parseWish reads c's labels and annotations by the rules of the label
+// contract. It returns (nil, nil) for a container that does not ask for a
+// network, and a *RejectError for one that asks in a way that cannot be met.
+// It is pure.
+func parseWish(c *events.Container, t Trust) (*Wish, error) {
+	words, err := trustedWords(c, t)
+	if err != nil {
+		return nil, err
+	}
+	network, asked := words[labelNetwork]
+	if !asked {
+		return nil, nil
+	}
+	wish := &Wish{Source: network.source}
+	switch network.value {
+	case "false", "none":
+		return nil, nil
+	case "true":
+		wish.Network = ipam.DefaultNetwork
+	default:
+		if !networkName.MatchString(network.value) {
+			return nil, rejectf("label", "%s=%q is neither true, false, none nor the name of a network", labelNetwork, printable(network.value))
+		}
+		wish.Network = network.value
+	}
+	if wish.Network != ipam.DefaultNetwork {
+		return nil, rejectf("network", "network %q does not exist (there is one, %q)", wish.Network, ipam.DefaultNetwork)
+	}
+	// In order, so that a container with several faults always shows the same one.
+	for _, key := range slices.Sorted(maps.Keys(words)) {
+		if err := wish.set(key, words[key]); err != nil {
+			return nil, err
+		}
+	}
+	return wish, nil
+}
+
+type word struct {
+	value, source string
+	fromImage     bool
+}
+
+// trustedWords merges labels over annotations and leaves out what the image
+// brought. A key of ours that only the image brought rejects a container that
+// otherwise asks for a network, and one that asks for it by nothing else.
+func trustedWords(c *events.Container, t Trust) (map[string]word, error) {
+	words := map[string]word{}
+	for key, value := range c.Annotations {
+		if !strings.HasPrefix(key, labelPrefix) || strings.Contains(key, "nerdctl/") {
+			continue
+		}
+		if _, labelled := c.Labels[key]; t.Copies[key] && !labelled {
+			continue
+		}
+		words[key] = word{value: value, source: "annotation"}
+	}
+	unread := c.HasImage && !c.ImageKnown && !t.Prior
+	for key, value := range c.Labels {
+		if !strings.HasPrefix(key, labelPrefix) || strings.Contains(key, "nerdctl/") {
+			continue
+		}
+		imageValue, inImage := c.ImageLabels[key]
+		if unread || (inImage && imageValue == value) {
+			if _, annotated := words[key]; !annotated {
+				words[key] = word{value: value, source: "image", fromImage: true}
+			}
+			continue
+		}
+		words[key] = word{value: value, source: "label"}
+	}
+	n, ok := words[labelNetwork]
+	if !ok || n.value == "false" || n.value == "none" {
+		return words, nil
+	}
+	if unread && !n.fromImage {
+		// Only annotations count; the labels are left out, not held against the container.
+		maps.DeleteFunc(words, func(_ string, w word) bool { return w.fromImage })
+		return words, nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(words)) {
+		if !words[key].fromImage {
+			continue
+		}
+		if unread {
+			return nil, rejectf("image-unreadable", "label %s cannot be trusted: the image's config cannot be read, use an annotation", key)
+		}
+		return nil, rejectf("image-label", "label comes from the image, use an annotation: %s=%s", key, printable(words[key].value))
+	}
+	return words, nil
+}
+
+var (
+	networkName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+	ifaceName   = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$`)
+	hostLabel   = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
+)
+
+func (w *Wish) set(key string, v word) error {
+	if len(v.value) > maxValue {
+		return rejectf("label", "%s is longer than %d bytes", key, maxValue)
+	}
+	bad := func(want string) error {
+		return rejectf("label", "%s=%q is not %s", key, printable(v.value), want)
+	}
+	switch key {
+	case labelNetwork:
+	case labelIP:
+		a, err := netip.ParseAddr(v.value)
+		if err != nil || !a.Is4() {
+			return bad("an IPv4 address")
+		}
+		w.IP = a
+	case labelMAC:
+		mac, err := parseMAC(v.value)
+		if err != nil {
+			return bad(err.Error())
+		}
+		w.MAC = mac
+	case labelHostname:
+		if !validHostname(v.value) {
+			return bad("a host name (RFC 1123)")
+		}
+		w.Hostname = v.value
+	case labelIfname:
+		if !ifaceName.MatchString(v.value) || v.value == "lo" || v.value == "all" || v.value == "default" {
+			return bad("an interface name of at most 15 characters")
+		}
+		w.Ifname = v.value
+	case labelMTU:
+		n, err := strconv.Atoi(v.value)
+		if err != nil || n < minMTU || n > maxMTU || strconv.Itoa(n) != v.value {
+			return bad(fmt.Sprintf("a number from %d to %d", minMTU, maxMTU))
+		}
+		w.MTU = n
+	case labelStrict:
+		switch v.value {
+		case "true":
+			w.Strict = true
+		case "false":
+		default:
+			return bad("true or false")
+		}
+	default:
+		return rejectf("label", "unknown key %s", printable(key))
+	}
+	return nil
+}
+
+func parseMAC(s string) (net.HardwareAddr, error) {
+	mac, err := net.ParseMAC(s)
+	if err != nil || len(mac) != 6 {
+		return nil, errors.New("a MAC address of six bytes")
+	}
+	if mac[0]&1 != 0 {
+		return nil, errors.New("a unicast MAC address")
+	}
+	if slices.Max(mac) == 0 {
+		return nil, errors.New("a MAC address other than zero")
+	}
+	return mac, nil
+}
+
+func validHostname(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	for part := range strings.SplitSeq(s, ".") {
+		if !hostLabel.MatchString(part) {
+			return false
+		}
+	}
+	return true
+}
+
+// printable makes an untrusted value fit for a terminal: 64 bytes of it, no control characters.
+func printable(s string) string {
+	if len(s) > 64 {
+		s = s[:64] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// copiedAnnotations names the annotations of c that repeat a label.
+func copiedAnnotations(c *events.Container) map[string]bool {
+	var copies map[string]bool
+	for key, value := range c.Annotations {
+		if label, ok := c.Labels[key]; ok && label == value && strings.HasPrefix(key, labelPrefix) {
+			if copies == nil {
+				copies = map[string]bool{}
+			}
+			copies[key] = true
+		}
+	}
+	return copies
+}

@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"stellar.io/stellar/events"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/netsetup"
+)
+
+// record is what is known of one key. Its first half belongs to the worker that
+// has the key (the queue gives it to one at a time); the second half is read by
+// others and guarded by the agent's lock.
+type record struct {
+	key events.Key
+
+	known    bool                // a look has succeeded since the agent started
+	wish     *Wish               // nil: no network is asked for
+	refused  *RejectError        // why what is asked for cannot be
+	beside   bool                // the container has, or will have, a network of its own
+	crowded  bool                // that it has one was found in its namespace
+	shared   bool                // its task was found in a namespace that another endpoint serves
+	copies   map[string]bool     // annotations that repeated a label at first sight
+	endpoint *netsetup.Endpoint  // what the kernel has for owner
+	proc     *netsetup.Namespace // the attached process; its namespace descriptor is closed
+	nsid     netsetup.NSID       // where endpoint is, zero when not known yet
+	host     *netsetup.Endpoint  // another owner's endpoint, in the namespace of this task
+	routed   bool                // endpoint has the container's default route
+	grade    Grade
+	phases   []Phase   // of the last attach
+	warning  string    // what a person should know of an endpoint that is up
+	absent   time.Time // when the container was first seen to be gone
+	deleted  bool      // its delete event was seen since it was last seen present
+	strays   []stray   // earlier owners with this key that still hold something
+
+	owner     ipam.Owner
+	created   time.Time
+	labels    map[string]string
+	taskPID   int
+	unsettled bool // not as it should be: look again at each listing
+	shown     Endpoint
+}
+
+// stray is an owner that is not its key's container now: one of before, or one
+// found at start that no look has confirmed yet.
+type stray struct {
+	owner    ipam.Owner
+	endpoint bool // the kernel has an endpoint of it
+}
+
+// record returns the record of key, making one for a key not known yet.
+func (a *Agent) record(key events.Key) *record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.records[key]
+	if r == nil {
+		r = &record{key: key}
+		a.records[key] = r
+	}
+	return r
+}
+
+// forget drops a record that has nothing left.
+func (a *Agent) forget(r *record) {
+	a.unserve(r)
+	r.closeProc()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.records, r.key)
+}
+
+// remember notes what containerd said of the container now.
+func (a *Agent) remember(r *record, c *events.Container) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r.created = c.Created
+	r.labels = maps.Clone(c.Labels)
+	r.taskPID = livePID(c.Task)
+}
+
+// show publishes what people see of the record.
+func (a *Agent) show(r *record, e Endpoint, unsettled bool) (was Endpoint) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was = r.shown
+	if e.State != was.State || e.Since.IsZero() {
+		e.Since = time.Now()
+	} else {
+		e.Since = was.Since
+	}
+	r.shown = e
+	r.unsettled = unsettled
+	return was
+}
+
+func (a *Agent) setOwner(r *record, o ipam.Owner) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r.owner = o
+}
+
+// serve notes that r's endpoint serves the namespace id.
+func (a *Agent) serve(r *record, id netsetup.NSID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r.nsid != id && a.byNS[r.nsid] == r.key {
+		delete(a.byNS, r.nsid)
+	}
+	r.nsid = id
+	a.byNS[id] = r.key
+}
+
+func (a *Agent) unserve(r *record) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.byNS[r.nsid] == r.key {
+		delete(a.byNS, r.nsid)
+	}
+	r.nsid = netsetup.NSID{}
+}
+
+// suspect reports whether another record's endpoint may serve the namespace id.
+// Numbers of namespaces are used again, so the kernel has the last word.
+func (a *Agent) suspect(r *record, id netsetup.NSID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key, ok := a.byNS[id]
+	return ok && key != r.key
+}
+
+// alive reports whether the attached process is known to run.
+func (r *record) alive() bool { return r.proc != nil && !r.proc.Exited() }
+
+func (r *record) closeProc() {
+	if r.proc != nil {
+		r.proc.Close()
+		r.proc = nil
+	}
+}
+
+// closeRecords lets go of all descriptors when the agent ends.
+func (a *Agent) closeRecords() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.records {
+		r.closeProc()
+	}
+}
+
+func sortEndpoints(es []Endpoint) {
+	slices.SortFunc(es, func(x, y Endpoint) int {
+		return cmp.Or(cmp.Compare(x.Key.Namespace, y.Key.Namespace), cmp.Compare(x.Key.ID, y.Key.ID))
+	})
+}

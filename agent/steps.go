@@ -1,0 +1,185 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/netsetup"
+	"stellar.io/stellar/raftstore/holder"
+)
+
+// do takes one step for the record's owner.
+func (j *job) do(ctx context.Context, s step) error {
+	switch s {
+	case stepBind:
+		return j.bind(ctx)
+	case stepAttach:
+		return j.attach(ctx)
+	case stepDetach:
+		return j.detach(ctx)
+	case stepRelease:
+		return j.release(ctx, j.owner)
+	case stepForget:
+		j.forget(j.record)
+		return nil
+	}
+	panic(fmt.Sprintf("agent: unknown step %d", s))
+}
+
+// doStray takes one step of letting a former owner go.
+func (j *job) doStray(ctx context.Context, s step, o ipam.Owner) error {
+	switch s {
+	case stepDetach:
+		if err := j.cfg.Network.Detach(ctx, o); err != nil {
+			return fmt.Errorf("detach: %w", err)
+		}
+		j.cfg.Leases.Attached(o, false)
+		j.cfg.Metrics.detached()
+		j.Record("detach", j.key.String(), "interface of a former container removed")
+	case stepRelease:
+		return j.release(ctx, o)
+	}
+	return nil
+}
+
+func (j *job) bind(ctx context.Context) error {
+	_, err := j.cfg.Leases.Bind(ctx, holder.BindRequest{Owner: j.owner, Want: j.wish.IP, Hostname: j.wish.Hostname})
+	j.clock.lap("lease")
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ipam.ErrOutOfSubnet):
+		return rejectf("address", "address %s is not in this node's subnet", j.wish.IP)
+	case errors.Is(err, ipam.ErrAddressTaken):
+		return rejectf("address-taken", "address %s is taken", j.wish.IP)
+	case errors.Is(err, ipam.ErrAddressReserved):
+		return rejectf("address-reserved", "address %s is reserved", j.wish.IP)
+	case errors.Is(err, ipam.ErrNoAvailableIP):
+		return rejectf("subnet-full", "subnet full: %v", err)
+	}
+	return fmt.Errorf("bind address: %w", err)
+}
+
+// attach makes the endpoint in the present task's namespace, or finds it there.
+func (j *job) attach(ctx context.Context) error {
+	held, ok := j.cfg.Leases.Lookup(j.owner)
+	if !ok {
+		return fmt.Errorf("attach: %w", ipam.ErrLeaseNotFound)
+	}
+	spec := netsetup.Spec{
+		Owner: j.owner, Addr: held.Addr, MAC: j.wish.MAC, MTU: j.wish.MTU, NS: j.ns,
+		Ifname: j.slot(), DefaultRoute: !j.beside,
+	}
+	j.warning = ""
+	if j.beside {
+		j.warning = "the container has a network of its own: no default route here"
+	}
+	j.clock.lap("prepare")
+	e, timing, err := j.attachBeside(ctx, spec)
+	if err != nil {
+		j.cfg.Metrics.attached("error", nil)
+		return err
+	}
+	parked := j.ns.Parked()
+	j.clock.attach(timing)
+	j.routed = spec.DefaultRoute && j.warning == ""
+	j.settle(ctx, e, timing.Adopted, parked)
+	j.cfg.Leases.Attached(j.owner, true)
+	return nil
+}
+
+// errLookAgain ends a pass whose facts have turned out to be old: what is true
+// now, a new look tells.
+var errLookAgain = errors.New("look again")
+
+// attachBeside attaches by spec. A namespace that turns out to have a network
+// already gets the interface beside that one: the container is another owner
+// then, which the next look makes it.
+func (j *job) attachBeside(ctx context.Context, spec netsetup.Spec) (netsetup.Endpoint, netsetup.Timing, error) {
+	e, timing, err := j.cfg.Network.Attach(ctx, spec)
+	switch {
+	case err == nil:
+		return e, timing, nil
+	case errors.Is(err, netsetup.ErrInterfaceExists):
+		return e, timing, j.crowd(ctx, spec)
+	case errors.Is(err, netsetup.ErrFull):
+		return e, timing, rejectf("node-full", "node full: %v", err)
+	case errors.Is(err, netsetup.ErrInvalid):
+		return e, timing, rejectf("address", "%v", err)
+	case errors.Is(err, netsetup.ErrRouteExists):
+		return e, timing, rejectf("route", "the container has a route of its own to the network")
+	case errors.Is(err, netsetup.ErrDefaultRouteExists) && spec.DefaultRoute:
+		j.warning = "the container has a default route of its own"
+		spec.DefaultRoute = false
+		return j.attachBeside(ctx, spec)
+	}
+	return e, timing, fmt.Errorf("attach: %w", err)
+}
+
+// crowd finds out why the interface's name is taken: another container's
+// endpoint serves the namespace, or the container has a network of its own.
+func (j *job) crowd(ctx context.Context, spec netsetup.Spec) error {
+	e, ok, err := j.cfg.Network.EndpointIn(ctx, j.ns)
+	switch {
+	case err != nil:
+		return err
+	case ok && e.Owner != j.owner:
+		j.shared = true
+	case spec.Ifname == defaultIfname && j.wish.Ifname == "":
+		j.crowded = true
+	default:
+		return rejectf("interface", "interface %s exists in the container already", spec.Ifname)
+	}
+	return errLookAgain
+}
+
+// settle notes that the endpoint is up, and has its process watched.
+func (j *job) settle(ctx context.Context, e netsetup.Endpoint, adopted, parked bool) {
+	j.endpoint = &e
+	j.serve(j.record, j.ns.ID())
+	switch {
+	case adopted && j.grade == "":
+		j.grade = GradeAdopted
+	case adopted:
+	case parked:
+		j.grade = GradeEarly
+	default:
+		j.grade = GradeLate
+	}
+	j.closeProc()
+	proc := j.ns
+	j.ns = nil
+	proc.CloseNS() // an open descriptor would keep the namespace alive
+	j.proc = proc
+	j.watch(ctx, j.key, proc)
+	j.showAttached(adopted)
+}
+
+func (j *job) detach(ctx context.Context) error {
+	if err := j.cfg.Network.Detach(ctx, j.owner); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	j.endpoint, j.grade, j.warning = nil, "", ""
+	j.closeProc()
+	j.unserve(j.record)
+	j.cfg.Leases.Attached(j.owner, false)
+	j.cfg.Metrics.detached()
+	j.log.Info("endpoint detached", "container", j.key, "duration", j.clock.total())
+	j.Record("detach", j.key.String(), "interface removed")
+	return nil
+}
+
+func (j *job) release(ctx context.Context, o ipam.Owner) error {
+	held, ok := j.cfg.Leases.Lookup(o)
+	if !ok {
+		return nil
+	}
+	if err := j.cfg.Leases.Release(ctx, o); err != nil {
+		return fmt.Errorf("release %s: %w", held.Addr, err)
+	}
+	j.log.Info("address released", "container", j.key, "ip", held.Addr)
+	j.Record("release", j.key.String(), held.Addr.String()+" released")
+	return nil
+}

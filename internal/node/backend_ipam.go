@@ -1,0 +1,225 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/ipam"
+)
+
+// Nodes implements server.Backend.
+func (n *Node) Nodes(context.Context) ([]api.Node, error) {
+	p, err := n.ready()
+	if err != nil {
+		return nil, err
+	}
+	stats := p.store.Stats()
+	var out []api.Node
+	p.store.View(func(s *ipam.State) {
+		for m := range s.Nodes() {
+			if m.Removed {
+				continue
+			}
+			out = append(out, describeNode(s, m, m.ID == n.id.ID, stats.Leader == m.ID))
+		}
+	})
+	return out, nil
+}
+
+func describeNode(s *ipam.State, m ipam.Node, self, leader bool) api.Node {
+	d := api.Node{Name: m.Name, ID: string(m.ID), Address: m.Address, Version: m.Version, Self: self, Status: "ready", Role: "server"}
+	if leader {
+		d.Role = "leader"
+	}
+	for sub := range s.SubnetsOf(m.ID) {
+		d.Subnet, d.Epoch = sub.Prefix, sub.Epoch.String()
+		for l := range s.Leases(sub.SubnetKey) {
+			if l.State == ipam.Attached {
+				d.Endpoints++
+			}
+		}
+	}
+	return d
+}
+
+// Routes implements server.Backend.
+func (n *Node) Routes(context.Context) ([]api.Route, error) {
+	p, err := n.ready()
+	if err != nil {
+		return nil, err
+	}
+	var out []api.Route
+	for _, s := range p.routes.Status() {
+		out = append(out, api.Route{Destination: s.Destination, Via: s.Gateway, Dev: s.Device, Node: s.Node, State: string(s.State)})
+	}
+	return out, nil
+}
+
+// Subnets implements server.Backend.
+func (n *Node) Subnets(context.Context) ([]api.Subnet, error) {
+	p, err := n.ready()
+	if err != nil {
+		return nil, err
+	}
+	var out []api.Subnet
+	p.store.View(func(s *ipam.State) {
+		for sub := range s.Subnets() {
+			u := s.Usage(sub.SubnetKey)
+			d := api.Subnet{
+				Network: sub.Network, Subnet: sub.Prefix, Epoch: sub.Epoch.String(), State: sub.State.String(),
+				Used: u.Used, Free: u.Free, Cooling: u.Cooling, Reserved: u.Reserved,
+			}
+			if m, ok := s.Node(sub.Node); ok {
+				d.Node = m.Name
+			}
+			out = append(out, d)
+		}
+	})
+	return out, nil
+}
+
+// Address implements server.Backend.
+func (n *Node) Address(_ context.Context, a netip.Addr) (api.Address, error) {
+	p, err := n.ready()
+	if err != nil {
+		return api.Address{}, err
+	}
+	out := api.Address{Address: a, State: api.AddressFree}
+	if !p.network.Prefix.Contains(a) {
+		return out, fmt.Errorf("%s is not in network %s: %w", a, p.network.Prefix, ipam.ErrSubnetNotFound)
+	}
+	p.store.View(func(s *ipam.State) {
+		key, _ := p.network.SubnetOf(a)
+		if sub, ok := s.Subnet(key); ok && sub.State == ipam.Held {
+			out.Subnet = sub.Prefix
+			if m, ok := s.Node(sub.Node); ok {
+				out.Node = m.Name
+			}
+		}
+		if r, ok := s.ReservedBy(a); ok {
+			out.State, out.Reason = api.AddressReserved, r.Reason
+		}
+		if l, ok := s.Lease(a); ok {
+			out.State, out.Static, out.Hostname = l.State.String(), l.Static, l.Hostname
+			out.Owner = owner(l.Owner)
+		}
+	})
+	if p.subnet.Prefix.Contains(a) {
+		p.holderKnows(a, &out)
+	}
+	return out, nil
+}
+
+// holderKnows corrects out by the journal: for the own subnet it, not the
+// replica, is the truth.
+func (p *parts) holderKnows(a netip.Addr, out *api.Address) {
+	held, ok := p.holder.LookupAddr(a)
+	if !ok {
+		return
+	}
+	out.State, out.Static, out.Provisional, out.Since = api.AddressBound, held.Static, held.Provisional, held.Since
+	if held.Attached {
+		out.State = api.AddressAttached
+	}
+	out.Owner, out.Hostname = owner(held.Owner), held.Hostname
+}
+
+func owner(o ipam.Owner) *api.Owner {
+	out := &api.Owner{Kind: o.Kind.String(), Namespace: o.Namespace, Container: o.ID, Ifname: o.Interface}
+	if o.Created != 0 {
+		out.Created = time.Unix(0, o.Created).UTC()
+	}
+	return out
+}
+
+// Reserve implements server.Backend.
+func (n *Node) Reserve(ctx context.Context, r api.Reservation) error {
+	p, err := n.ready()
+	if err != nil {
+		return err
+	}
+	if p.subnet.Prefix.Bits() < r.Prefix.Bits() && p.subnet.Prefix.Contains(r.Prefix.Addr()) {
+		return p.holder.Reserve(ctx, r.Prefix, r.Reason)
+	}
+	return n.propose(ctx, p, ipam.ReserveAddress{Network: p.network.Name, Prefix: r.Prefix, Reason: r.Reason})
+}
+
+// Release implements server.Backend.
+func (n *Node) Release(ctx context.Context, r api.Release) (string, error) {
+	p, err := n.ready()
+	if err != nil {
+		return "", err
+	}
+	own := p.subnet.Prefix.Bits() < r.Prefix.Bits() && p.subnet.Prefix.Contains(r.Prefix.Addr())
+	if own && r.Prefix.IsSingleIP() {
+		if held, ok := p.holder.LookupAddr(r.Prefix.Addr()); ok {
+			return "lease", n.releaseLease(ctx, p, held.Owner, r)
+		}
+	}
+	if own {
+		return "reservation", p.holder.Unreserve(ctx, r.Prefix)
+	}
+	return "reservation", n.propose(ctx, p, ipam.UnreserveAddress{Network: p.network.Name, Prefix: r.Prefix})
+}
+
+// releaseLease takes an address from an owner that is no more. What an
+// interface carries is not released: its container still speaks with it.
+func (n *Node) releaseLease(ctx context.Context, p *parts, o ipam.Owner, r api.Release) error {
+	addr := r.Prefix.Addr()
+	if r.Owner != nil && *r.Owner != *owner(o) {
+		return api.Errorf(api.CodeConflict, "%s has another owner now: %s", addr, o)
+	}
+	endpoints, err := p.net.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range endpoints {
+		if e.Addr == addr {
+			return api.Errorf(api.CodeConflict, "%s is carried by %s of container %s", addr, e.HostIfname, e.Owner).
+				WithHint("stop the container first")
+		}
+	}
+	if p.agent.Knows(o) {
+		return api.Errorf(api.CodeConflict, "%s belongs to container %s/%s, which exists", addr, o.Namespace, o.ID).
+			WithHint("delete the container; its address is released with it")
+	}
+	return p.holder.Release(ctx, o)
+}
+
+func (n *Node) propose(ctx context.Context, p *parts, c ipam.Command) error {
+	results, err := p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{c}})
+	if err != nil {
+		return err
+	}
+	return results[0].Err
+}
+
+// Check implements server.Backend: leases, journal, kernel and containers,
+// each against the others.
+func (n *Node) Check(ctx context.Context) (api.IpamReport, error) {
+	p, err := n.ready()
+	if err != nil {
+		return api.IpamReport{}, err
+	}
+	endpoints, err := p.net.List(ctx)
+	if err != nil {
+		return api.IpamReport{}, err
+	}
+	replica := map[netip.Addr]ipam.Lease{}
+	var invariant error
+	p.store.View(func(s *ipam.State) {
+		invariant = s.Check()
+		for l := range s.Leases(p.subnet.SubnetKey) {
+			replica[l.Addr] = l
+		}
+	})
+	c := comparison{report: api.IpamReport{Time: time.Now(), Node: n.id.Name, Problems: []api.IpamProblem{}}}
+	if invariant != nil {
+		c.problem("inconsistent", netip.Addr{}, ipam.Owner{}, false, invariant.Error())
+	}
+	c.run(p.holder.All(), replica, endpoints, p.agent.Knows)
+	return c.report, nil
+}

@@ -1,0 +1,269 @@
+// Package node wires one node together: identity, store, holder, network,
+// routes, containerd, agent, API and metrics, in one group of goroutines that
+// start in order, fail together and end together. It holds no logic of its own
+// beyond that order.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"stellar.io/stellar/agent"
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/netsetup"
+	"stellar.io/stellar/raftstore"
+	"stellar.io/stellar/raftstore/holder"
+	"stellar.io/stellar/routes"
+)
+
+// Options is what a Node is made of.
+type Options struct {
+	Config  config.Config
+	Version api.VersionInfo
+	Logger  *slog.Logger // nil discards
+}
+
+// Node is one node's process. Make it with New, run it with Run.
+type Node struct {
+	opts Options
+	log  *slog.Logger
+	id   Identity
+	reg  *prometheus.Registry
+
+	proposals     *prometheus.HistogramVec
+	repairs       *prometheus.CounterVec
+	containerdPID pid
+
+	initMu      sync.Mutex    // one makes the cluster
+	initialized chan struct{} // closed when the data directory has a cluster
+
+	mu    sync.Mutex // guards what follows
+	parts *parts     // nil before the node holds its subnet
+	phase string     // what is waited for, for status
+}
+
+// parts is what exists once the node belongs to a cluster.
+type parts struct {
+	store   *raftstore.Store
+	subnet  ipam.Subnet
+	network ipam.Network
+	holder  *holder.Holder
+	net     *netsetup.Network
+	agent   *agent.Agent
+	routes  *routes.Manager
+}
+
+// New reads or makes the identity in the data directory, which the caller has
+// locked, and returns a node that has not started.
+func New(opts Options) (*Node, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	id, err := LoadIdentity(opts.Config.DataDir, opts.Config.NodeName)
+	if err != nil {
+		return nil, err
+	}
+	reg := prometheus.NewRegistry()
+	n := &Node{
+		opts: opts, log: opts.Logger, id: id, reg: reg, initialized: make(chan struct{}),
+		proposals: newProposals(reg), repairs: newRepairs(reg),
+	}
+	registerProcess(reg, opts.Version)
+	has, err := raftstore.Initialized(n.raftDir())
+	if err != nil {
+		return nil, err
+	}
+	if has {
+		close(n.initialized)
+	}
+	return n, nil
+}
+
+func (n *Node) raftDir() string { return filepath.Join(n.opts.Config.DataDir, "raft") }
+
+// Run serves until ctx ends or a part fails, and returns when all parts have
+// ended. Nothing is taken from the kernel: containers keep their networks.
+func (n *Node) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	n.setPhase("starting")
+	if err := n.serve(ctx, g); err != nil {
+		return err
+	}
+	g.Go(func() error { return n.notify(ctx) })
+	g.Go(func() error {
+		if err := n.awaitCluster(ctx); err != nil {
+			return err
+		}
+		return n.start(ctx, g)
+	})
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// awaitCluster returns when the data directory has a cluster.
+func (n *Node) awaitCluster(ctx context.Context) error {
+	select {
+	case <-n.initialized:
+		return nil
+	default:
+	}
+	if n.opts.Config.Init {
+		return n.makeCluster(ctx, api.ClusterSpec{})
+	}
+	n.setPhase("waiting for `stellar cluster init`")
+	n.log.Info("no cluster yet: waiting for `stellar cluster init`")
+	select {
+	case <-n.initialized:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// start brings the parts up in their order: what the replicated state says of
+// this node, what the kernel has, what the journal says; then everybody works.
+func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
+	n.setPhase("opening the store")
+	p := &parts{}
+	var err error
+	if p.store, err = raftstore.Open(n.storeConfig()); err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	g.Go(func() error { return p.store.Run(ctx) })
+	n.reg.MustRegister(raftCollector{p.store})
+	n.setPhase("waiting for the cluster to confirm this node's subnet")
+	if err := n.claim(ctx, p); err != nil {
+		return err
+	}
+	n.setPhase("setting up the host's network")
+	if err := n.prepareKernel(ctx, p); err != nil {
+		return err
+	}
+	client, err := n.containerd()
+	if err != nil {
+		return err
+	}
+	p.agent = agent.New(agent.Config{
+		NodeName: n.id.Name, Containers: client, Leases: p.holder, Network: p.net,
+		Logger: n.log, Metrics: agent.NewMetrics(n.reg),
+	})
+	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id.Name, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
+		p.agent.Record("repair", r.Destination.String(), "route restored")
+	}})
+	n.reg.MustRegister(p.agent, leaseCollector{p})
+	n.setParts(p)
+	n.setPhase("waiting for containerd")
+	n.log.Info("node is up", "node", n.id.Name, "id", n.id.ID.Short(), "subnet", p.subnet.Prefix)
+	g.Go(func() error { return p.holder.Run(ctx) })
+	g.Go(func() error { return p.net.Run(ctx) })
+	g.Go(func() error { return p.routes.Run(ctx) })
+	g.Go(func() error { return p.agent.Run(ctx) })
+	g.Go(func() error { return client.Run(ctx, containerdSink{p.agent, &n.containerdPID}) })
+	return nil
+}
+
+// prepareKernel makes what containers are attached to, and has the holder adopt
+// what is attached already. Endpoints of another identity are somebody's
+// running containers: they are not touched, and nothing is begun beside them.
+func (n *Node) prepareKernel(ctx context.Context, p *parts) (err error) {
+	if p.net, err = netsetup.New(n.netConfig(p)); err != nil {
+		return err
+	}
+	if err := p.net.Ensure(ctx); err != nil {
+		return fmt.Errorf("set up the host's network: %w", err)
+	}
+	endpoints, err := p.net.List(ctx)
+	if err != nil {
+		return err
+	}
+	var live []holder.Live
+	for _, e := range endpoints {
+		if e.Node != n.id.ID.Short() {
+			return fmt.Errorf("the kernel has an endpoint of another node identity (%s, of %s): stop its containers or run `stellar agent cleanup`, then start again", e.HostIfname, e.Node)
+		}
+		live = append(live, holder.Live{Addr: e.Addr, Owner: e.Owner})
+	}
+	p.holder, err = holder.Open(holder.Config{
+		Node: n.id.ID, Subnet: p.subnet, Store: p.store, Logger: n.log,
+		JournalPath: filepath.Join(n.opts.Config.DataDir, "journal"),
+		CommitWait:  time.Duration(n.opts.Config.CommitWait), CoolDown: time.Duration(n.opts.Config.CoolDown),
+	})
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	if err := p.holder.Adopt(ctx, live); err != nil {
+		return fmt.Errorf("adopt endpoints: %w", err)
+	}
+	return nil
+}
+
+// claim waits until the node is a member and holds a subnet, which it asks for
+// as often as it takes.
+func (n *Node) claim(ctx context.Context, p *parts) error {
+	env := ipam.Envelope{Commands: []ipam.Command{
+		n.member(),
+		ipam.ClaimSubnet{Node: n.id.ID, Network: ipam.DefaultNetwork},
+	}}
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		results, err := p.store.Propose(ctx, env)
+		if err == nil {
+			for _, r := range results {
+				if r.Err != nil {
+					return fmt.Errorf("join the cluster's plan: %w", r.Err)
+				}
+			}
+			break
+		}
+		n.log.Debug("subnet not confirmed yet", "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+	p.store.View(func(s *ipam.State) {
+		p.network, _ = s.Network(ipam.DefaultNetwork)
+		for sub := range s.SubnetsOf(n.id.ID) {
+			if sub.Network == ipam.DefaultNetwork {
+				p.subnet = sub
+			}
+		}
+	})
+	if !p.subnet.Prefix.IsValid() {
+		return fmt.Errorf("claim subnet: %w", ipam.ErrSubnetNotFound)
+	}
+	return nil
+}
+
+func (n *Node) setParts(p *parts) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.parts = p
+}
+
+// current returns the parts, nil before the node holds its subnet, and what is
+// being waited for.
+func (n *Node) current() (*parts, string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.parts, n.phase
+}
+
+func (n *Node) setPhase(s string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.phase = s
+}

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"fmt"
+
+	"stellar.io/stellar/agent"
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/routes"
+)
+
+type addCheck func(name string, state api.CheckState, reason string)
+
+func (p *parts) clusterID() (id string) {
+	p.store.View(func(s *ipam.State) {
+		if c, ok := s.Cluster(); ok {
+			id = c.ID
+		}
+	})
+	return id
+}
+
+func (p *parts) settled() bool {
+	select {
+	case <-p.agent.Settled():
+		return true
+	default:
+		return false
+	}
+}
+
+// checkReady: containerd is connected, the first round is over, the subnet is held.
+func (p *parts) checkReady(add addCheck) {
+	up, _, _ := p.agent.Containerd()
+	switch {
+	case p.settled():
+		add(api.CheckReady, api.OK, "")
+	case up:
+		add(api.CheckReady, api.Warn, "the first round over the containers is not over yet")
+	default:
+		add(api.CheckReady, api.Warn, "waiting for containerd")
+	}
+}
+
+func (p *parts) checkContainerd(add addCheck) {
+	up, changed, err := p.agent.Containerd()
+	switch {
+	case up:
+		add("containerd", api.OK, "connected for "+since(changed))
+	case err != nil:
+		add("containerd", api.Warn, fmt.Sprintf("away for %s: %v (running containers keep their networks)", since(changed), err))
+	default:
+		add("containerd", api.Warn, "not reached yet")
+	}
+}
+
+func (p *parts) checkRaft(add addCheck) {
+	s := p.store.Stats()
+	switch {
+	case s.FSMError != nil:
+		add("raft", api.Err, fmt.Sprintf("stopped: %v (upgrade this node, or restore a backup)", s.FSMError))
+	default:
+		add("raft", api.OK, fmt.Sprintf("%s, term %d, index %d", s.State, s.Term, s.AppliedIndex))
+	}
+	if s.Leader == "" {
+		add(api.CheckLeader, api.Warn, "no leader answers")
+	} else {
+		add(api.CheckLeader, api.OK, "")
+	}
+}
+
+// fullAt is the share of a subnet in use at which a person should know.
+const fullAt = 0.9
+
+func (p *parts) checkAddresses(add addCheck) {
+	c := p.holder.Counts()
+	total := c.Bound + c.Attached + c.Cooling + c.Free
+	text := fmt.Sprintf("%s: %d used, %d cooling, %d free", p.subnet.Prefix, c.Bound+c.Attached, c.Cooling, c.Free)
+	switch {
+	case c.Provisional > 0:
+		add("addresses", api.Warn, fmt.Sprintf("%s, %d not replicated yet", text, c.Provisional))
+	case c.Free == 0:
+		add("addresses", api.Err, text+": new containers are rejected")
+	case float64(total-c.Free) >= fullAt*float64(total):
+		add("addresses", api.Warn, text)
+	default:
+		add("addresses", api.OK, text)
+	}
+}
+
+func (p *parts) checkEndpoints(add addCheck) {
+	count := map[agent.State]int{}
+	for _, e := range p.agent.Endpoints() {
+		count[e.State]++
+	}
+	text := fmt.Sprintf("%d attached, %d without a task", count[agent.StateAttached]+count[agent.StateProvisional]+count[agent.StateShared], count[agent.StateBound])
+	bad := count[agent.StateRejected] + count[agent.StateRetrying]
+	if bad == 0 {
+		add("endpoints", api.OK, text)
+		return
+	}
+	add("endpoints", api.Warn, fmt.Sprintf("%s, %d rejected, %d retrying (stellar endpoint ls -o wide)", text, count[agent.StateRejected], count[agent.StateRetrying]))
+}
+
+func (p *parts) checkNetwork(add addCheck) {
+	for _, s := range p.routes.Status() {
+		if s.State != routes.OK {
+			add("network", api.Warn, fmt.Sprintf("route %s is %s: %s", s.Destination, s.State, s.Reason))
+			return
+		}
+	}
+	add("network", api.OK, "")
+}
+
+// wants returns what this node's routes follow from.
+func (p *parts) wants(node, bridge string) func() routes.Wants {
+	return func() routes.Wants {
+		return routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: node}
+	}
+}

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Installs what a fresh Debian or Ubuntu lacks for building, demo and tests, and
+# says so. What is there already is left alone; a second run does nothing.
+#   deps.sh          all: packages, and containerd 2.x built from its module
+#   deps.sh demo     only what the demo needs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+containerd_v2=2.4.2
+
+# command → Debian package
+declare -A needs=(
+  [containerd]=containerd [ctr]=containerd [runc]=runc [nft]=nftables [ip]=iproute2 [iptables]=iptables
+  [nsenter]=util-linux [ping]=iputils-ping [busybox]=busybox-static
+)
+if [ "${1:-all}" = all ]; then
+  needs+=([conntrack]=conntrack [protoc]=protobuf-compiler [criu]=criu)
+fi
+
+command -v go >/dev/null || { echo "deps: Go is missing; install Go $(sed -n 's/^go //p' go.mod) from https://go.dev/dl or your distribution" >&2; exit 1; }
+
+missing=()
+for command in "${!needs[@]}"; do
+  command -v "$command" >/dev/null || PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needs[$command]}")
+done
+if [ "${1:-all}" = all ] && [ ! -x /usr/lib/cni/host-local ]; then missing+=(containernetworking-plugins); fi
+if [ "${#missing[@]}" -gt 0 ]; then
+  readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  [ "$(id -u)" = 0 ] || { echo "deps: these packages are missing: ${missing[*]}. Run as root: sudo make deps" >&2; exit 1; }
+  command -v apt-get >/dev/null || { echo "deps: install these by hand, apt-get is not here: ${missing[*]}" >&2; exit 1; }
+  echo "deps: installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  # A package may want to start its service; tests and demo start their own.
+  policy=
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d && policy=ours
+  fi
+  trap '[ -z "$policy" ] || rm -f /usr/sbin/policy-rc.d' EXIT
+  if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    exit 1
+  fi
+  rm -f "$log"
+fi
+
+[ "${1:-all}" = all ] || exit 0
+
+build() { # build DIR LABEL MODULE@VERSION...: programs of another module, outside go.mod
+  local dir=$1 label=$2
+  shift 2
+  local wanted=
+  for module in "$@"; do
+    local name=${module%@*}
+    [ -x "$dir/${name##*/}" ] || wanted=yes
+  done
+  [ -n "$wanted" ] || return 0
+  echo "deps: building $label into ${dir#"$PWD"/} (about a minute the first time)"
+  for module in "$@"; do
+    GOFLAGS= GOBIN=$dir CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' "$module"
+  done
+}
+
+build "$PWD/.cache/containerd-$containerd_v2" "containerd $containerd_v2" \
+  "github.com/containerd/containerd/v2/cmd/containerd@v$containerd_v2" \
+  "github.com/containerd/containerd/v2/cmd/ctr@v$containerd_v2" \
+  "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@v$containerd_v2"
+echo "deps: all there"
