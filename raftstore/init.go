@@ -86,9 +86,10 @@ func initAt(ctx context.Context, cfg Config, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
 	}
-	// The kernel refuses this when the place is taken by anything but an empty directory.
-	if err := os.Rename(tmp, cfg.Dir); err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
+	// The kernel refuses this when the place is taken by anything but an empty
+	// directory (os.Rename refuses that too).
+	if err := unix.Rename(tmp, cfg.Dir); err != nil {
+		return errors.Join(os.NewSyscallError("rename", err), os.RemoveAll(tmp))
 	}
 	return syncDir(parent)
 }

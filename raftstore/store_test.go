@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -177,7 +178,7 @@ func TestSnapshotAndRestore(t *testing.T) {
 	r := mustRun(t, cfg)
 	sub := testSubnet(t, r.Store)
 	for i := range 200 {
-		mustPropose(t, r.Store, ipam.Envelope{Commands: []ipam.Command{bind(sub, 2+i, string(rune('a'+i)))}})
+		mustPropose(t, r.Store, ipam.Envelope{Commands: []ipam.Command{bind(sub, 2+i, strconv.Itoa(i))}})
 	}
 	waitFor(t, func() bool { return r.Stats().SnapshotIndex > 150 })
 	var hash [32]byte
