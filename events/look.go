@@ -53,9 +53,18 @@ func (c *Client) Look(ctx context.Context, key Key) (Container, error) {
 }
 
 // LookTask reads the task alone; it takes half a millisecond. nil and errors
-// mean what they mean for Look.
+// mean what they mean for Look: ErrNotFound is about the container's record.
+// Without its record containerd denies a task that runs; Listing.Orphans has those.
 func (c *Client) LookTask(ctx context.Context, key Key) (*Task, error) {
-	return c.task(inNamespace(ctx, key.Namespace), key)
+	ctx = inNamespace(ctx, key.Namespace)
+	task, err := c.task(ctx, key)
+	if task != nil || err != nil {
+		return task, err
+	}
+	if _, err := c.record(ctx, key); err != nil {
+		return nil, err
+	}
+	return nil, nil
 }
 
 // record reads the container's record and spec.

@@ -1,7 +1,10 @@
 package testx
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -107,6 +110,64 @@ func TestCloseLeavesNothing(t *testing.T) {
 				if _, err := os.Lstat(path); err == nil {
 					t.Errorf("%s is left", path)
 				}
+			}
+		})
+	}
+}
+
+// What a test has left that died before its clean-up is cleared by the next one.
+func TestSweep(t *testing.T) {
+	c := StartContainerd(t, Options{Images: []Image{MustBusybox(t)}})
+	if err := c.Run(Run{ID: "left"}); err != nil {
+		t.Fatal(err)
+	}
+	sweep(t) // the owner lives: nothing happens
+	if c.PID() == 0 {
+		t.Fatal("sweep ended a containerd whose owner lives")
+	}
+	data, err := json.Marshal(note{Version: V1, Owner: process{PID: os.Getpid(), Start: 1}}) // not us: started at boot
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.path("testx.json"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sweep(t)
+	if _, err := os.Lstat(c.Dir); err == nil || c.PID() != 0 || len(c.remains()) != 0 {
+		t.Errorf("sweep left %v, containerd %d, processes %v", err, c.PID(), c.remains())
+	}
+}
+
+func TestNetNS(t *testing.T) {
+	name := fmt.Sprintf("stx-%d", os.Getpid())
+	ip := func(args ...string) error {
+		out, err := exec.Command("ip", args...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("ip %v: %w: %s", args, err, out)
+		}
+		return nil
+	}
+	if err := ip("netns", "add", name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := ip("netns", "del", name); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := ip("-n", name, "link", "add", "marked", "type", "bridge"); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range Versions() {
+		t.Run(string(v), func(t *testing.T) {
+			c := StartContainerd(t, Options{Version: v, NetNS: name, Images: []Image{MustProbe(t)}})
+			out, err := c.Output(Run{ID: "host", HostNet: true, Image: ProbeName, Args: []string{"probe", "now"}})
+			if err != nil || !strings.Contains(out, `"marked"`) {
+				t.Errorf("with the host's network: %q, %v", out, err)
+			}
+			out, err = c.Output(Run{ID: "own", Image: ProbeName, Args: []string{"probe", "now"}})
+			if err != nil || strings.Contains(out, `"marked"`) {
+				t.Errorf("with a network of its own: %q, %v", out, err)
 			}
 		})
 	}
