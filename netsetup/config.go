@@ -151,8 +151,8 @@ func (s Spec) complete(c Config, mtu int) (Spec, error) {
 		s.MTU = mtu
 	}
 	switch {
-	case s.NS == nil:
-		return s, fmt.Errorf("%w: no namespace", ErrInvalid)
+	case s.NS == nil || s.NS.file == nil:
+		return s, fmt.Errorf("%w: no open namespace", ErrInvalid)
 	case !validIfname(s.Ifname) || s.Ifname == "lo":
 		return s, fmt.Errorf("%w: interface name %q", ErrInvalid, s.Ifname)
 	case s.Ifname != s.Owner.Interface:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
@@ -186,7 +187,7 @@ func (f *filter) addWayOut(c *nftables.Conn, t *nftables.Table) {
 }
 
 func (f *filter) addGuard(c *nftables.Conn, t *nftables.Table, opened []string) error {
-	set := &nftables.Set{Table: t, Name: openedSet, KeyType: nftables.TypeIFName}
+	set := &nftables.Set{Table: t, Name: openedSet, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
 	var elements []nftables.SetElement
 	for _, name := range opened {
 		elements = append(elements, nftables.SetElement{Key: ifname(name)})

@@ -42,9 +42,14 @@ type gate struct {
 	refused   []*os.File
 	ids       map[NSID]bool
 	forbidden func() []int
+	// askInitial: each namespace is asked whether it is the kernel's initial one.
+	askInitial bool
 }
 
 // newGate refuses the namespaces of host, of PID 1 and of the calling thread.
+// A hardened machine may forbid to look at PID 1. There the namespace that the
+// kernel started with is refused instead: it is the calling thread's, or each
+// namespace is asked. (That of PID 1 cannot be opened by its pid then either.)
 func newGate(host *os.File, forbidden func() []int) (*gate, error) {
 	g := &gate{ids: make(map[NSID]bool), forbidden: forbidden}
 	own, err := nsx.Current()
@@ -53,12 +58,21 @@ func newGate(host *os.File, forbidden func() []int) (*gate, error) {
 	}
 	g.refused = append(g.refused, own)
 	init, err := os.Open("/proc/1/ns/net")
-	if err != nil {
+	switch {
+	case err == nil:
+		g.refused = append(g.refused, init)
+	case errors.Is(err, os.ErrPermission):
+		initial, err := inInitial()
+		if err != nil {
+			g.close()
+			return nil, err
+		}
+		g.askInitial = !initial
+	default:
 		g.close()
 		return nil, fmt.Errorf("open network namespace of pid 1: %w", err)
 	}
-	g.refused = append(g.refused, init)
-	for _, f := range []*os.File{own, init, host} {
+	for _, f := range append(g.refused, host) {
 		id, err := nsx.IDOf(int(f.Fd()))
 		if err != nil {
 			g.close()
@@ -96,6 +110,15 @@ func (g *gate) check(f *os.File) (NSID, error) {
 	if g.ids[id] {
 		return NSID{}, ErrHostNamespace
 	}
+	if g.askInitial {
+		var initial bool
+		if err := nsx.Do(fd, func() (err error) { initial, err = inInitial(); return err }); err != nil {
+			return NSID{}, err
+		}
+		if initial {
+			return NSID{}, ErrHostNamespace
+		}
+	}
 	for _, pid := range g.forbidden() {
 		other, err := os.Open(nsPath(pid))
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
@@ -114,6 +137,20 @@ func (g *gate) check(f *os.File) (NSID, error) {
 		}
 	}
 	return id, nil
+}
+
+// inInitial reports whether the calling thread is in the network namespace that
+// the kernel started with. Only there does the parameter for the receive backlog
+// exist; the other one exists everywhere and tells that /proc is to be believed.
+func inInitial() (bool, error) {
+	if _, err := os.Stat(sysctlRoot + "core/somaxconn"); err != nil {
+		return false, fmt.Errorf("recognise the initial network namespace: %w", err)
+	}
+	_, err := os.Stat(sysctlRoot + "core/netdev_max_backlog")
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func nsPath(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/ns/net" }
