@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 )
@@ -42,7 +43,7 @@ func (s *State) checkDerived() error {
 		return fmt.Errorf("%d leases are held, by %d owners", active, len(s.byOwner))
 	}
 	if !maps.Equal(usage, s.usage) {
-		return fmt.Errorf("usage of the subnets is miscounted")
+		return errors.New("usage of the subnets is miscounted")
 	}
 	return s.checkIndexes()
 }
@@ -83,10 +84,8 @@ func (s *State) checkIndexes() error {
 	for k := range s.reservations.all() {
 		fresh.countBlock(k, 1)
 	}
-	for name, b := range s.blocks {
-		if f := fresh.blocks[name]; f == nil && *b != [33]int{} || f != nil && *f != *b {
-			return fmt.Errorf("reservations of network %s are miscounted", name)
-		}
+	if !maps.Equal(fresh.blocks, s.blocks) {
+		return errors.New("reservations are miscounted")
 	}
 	for id, r := range s.requests.all() {
 		w := fresh.windows[id.Node]
@@ -95,7 +94,7 @@ func (s *State) checkIndexes() error {
 		fresh.windows[id.Node] = w
 	}
 	if !maps.Equal(fresh.windows, s.windows) {
-		return fmt.Errorf("remembered requests are miscounted")
+		return errors.New("remembered requests are miscounted")
 	}
 	return nil
 }

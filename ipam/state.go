@@ -34,12 +34,12 @@ type clusterRecord struct {
 
 // derived is what is worked out from the tables; rebuild makes it anew.
 type derived struct {
-	byOwner  map[string]leaseKey // owner's key → its active lease
-	byName   map[string]NodeID   // without removed nodes
-	usage    map[SubnetKey]Usage // of subnets that are held or quarantined
-	blocks   map[string]*[33]int // network → number of reservations by prefix length
-	windows  map[NodeID]window   // what is remembered of each node
-	netNames map[uint32]string   // Network.ID → name
+	byOwner  map[string]leaseKey    // owner's key → its active lease
+	byName   map[string]NodeID      // without removed nodes
+	usage    map[SubnetKey]Usage    // of subnets that are held or quarantined
+	blocks   map[string]blockCounts // network → its reservations
+	windows  map[NodeID]window      // what is remembered of each node
+	netNames map[uint32]string      // Network.ID → name
 }
 
 // Result is what one command answers.
@@ -80,7 +80,7 @@ func newDerived() derived {
 		byOwner:  make(map[string]leaseKey),
 		byName:   make(map[string]NodeID),
 		usage:    make(map[SubnetKey]Usage),
-		blocks:   make(map[string]*[33]int),
+		blocks:   make(map[string]blockCounts),
 		windows:  make(map[NodeID]window),
 		netNames: make(map[uint32]string),
 	}
@@ -121,6 +121,7 @@ func (s *State) Index() uint64 { return s.index }
 // rebuild makes the derived part from the tables.
 func (s *State) rebuild() {
 	s.derived = newDerived()
+	s.byOwner = make(map[string]leaseKey, s.leases.len())
 	for name, n := range s.networks.all() {
 		s.netNames[n.ID] = name
 	}

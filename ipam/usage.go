@@ -53,20 +53,25 @@ func (s *State) countLease(k SubnetKey, state LeaseState, n int) {
 	s.usage[k] = u
 }
 
+// blockCounts counts reservations by prefix length, so that the lookup of an
+// address tries only the lengths that there are.
+type blockCounts [33]int
+
 // countBlock adds n reservations of k's size to those of its network.
 func (s *State) countBlock(k reservationKey, n int) {
 	b := s.blocks[k.Network]
-	if b == nil {
-		b = new([33]int)
-		s.blocks[k.Network] = b
-	}
 	b[k.Prefix.Bits()] += n
+	if b == (blockCounts{}) {
+		delete(s.blocks, k.Network)
+		return
+	}
+	s.blocks[k.Network] = b
 }
 
 // reserved returns the largest reservation that covers all of p.
 func (s *State) reserved(network string, p netip.Prefix) (Reservation, bool) {
-	counts := s.blocks[network]
-	if counts == nil {
+	counts, ok := s.blocks[network]
+	if !ok {
 		return Reservation{}, false
 	}
 	for bits := range p.Bits() + 1 {
