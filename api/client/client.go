@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
@@ -169,8 +170,8 @@ func (c *Client) Subnets(ctx context.Context) ([]api.Subnet, error) {
 }
 
 // Address returns everything about one address.
-func (c *Client) Address(ctx context.Context, address string) (api.Address, error) {
-	m, err := c.ipam.Show(ctx, &stellarv1.IpamShowRequest{Address: address})
+func (c *Client) Address(ctx context.Context, a netip.Addr) (api.Address, error) {
+	m, err := c.ipam.Show(ctx, &stellarv1.IpamShowRequest{Address: a.String()})
 	return wire.ToAddress(m.GetAddress()), fromRPC(ctx, err)
 }
 
