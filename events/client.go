@@ -112,7 +112,9 @@ func (c *Client) Version(ctx context.Context) (string, error) {
 }
 
 // ServerPID returns the process that listens on containerd's socket, as the
-// kernel names it, or 0 before the first connection.
+// kernel names it. It is 0 before the first connection, and when containerd runs
+// in a pid namespace that this process cannot see: then pids in hints and tasks
+// mean nothing here.
 func (c *Client) ServerPID() int { return int(c.serverPID.Load()) }
 
 // Ignored reports whether the containerd namespace is left out.

@@ -28,7 +28,8 @@ type Config struct {
 	// CallTimeout bounds each request of Look (5 s). A task whose shim does not
 	// answer in time has TaskUnknown.
 	CallTimeout time.Duration
-	// MaxBackoff bounds the pause between two tries to connect (5 s).
+	// MaxBackoff bounds the pause between two tries to connect (1 s: to dial a
+	// unix socket costs nothing, and containers wait for us).
 	MaxBackoff time.Duration
 	// Logger: nil discards.
 	Logger *slog.Logger
@@ -43,7 +44,7 @@ func DefaultConfig() Config {
 		ProbeEvery:       5 * time.Second,
 		ConnectTimeout:   10 * time.Second,
 		CallTimeout:      5 * time.Second,
-		MaxBackoff:       5 * time.Second,
+		MaxBackoff:       time.Second,
 	}
 }
 

@@ -1,10 +1,12 @@
 package testx
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -42,8 +44,9 @@ type Options struct {
 	// NetNS is the name of a network namespace in /run/netns to run in; empty:
 	// the caller's.
 	NetNS string
-	// Dir holds everything; empty: a new directory under the system's temporary
-	// one. It must be short, since it holds sockets.
+	// Dir holds everything and is removed in the end; it must be empty or not
+	// exist yet, and be short, since it holds sockets. Empty: a new directory under
+	// the system's temporary one.
 	Dir string
 	// Images are imported into the containerd namespace "default".
 	Images []Image
@@ -127,6 +130,8 @@ func newContainerd(log Logger, o Options) (*Containerd, error) {
 			return nil, err
 		}
 		c.Dir = dir
+	} else if held, err := os.ReadDir(c.Dir); len(held) > 0 || (err != nil && !errors.Is(err, fs.ErrNotExist)) {
+		return nil, fmt.Errorf("%s is in use or not empty: %w", c.Dir, cmp.Or(err, fs.ErrExist))
 	}
 	c.locate()
 	for _, sub := range []string{"log", "fifo"} {

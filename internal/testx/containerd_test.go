@@ -2,7 +2,9 @@ package testx
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,6 +114,21 @@ func TestCloseLeavesNothing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestDirInUse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "precious")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewContainerd(t, Options{Dir: dir}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("started in a directory with files: %v", err)
+	}
+	if _, err := os.Lstat(file); err != nil {
+		t.Error(err)
 	}
 }
 
