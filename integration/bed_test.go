@@ -1,0 +1,337 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"stellar.io/stellar/internal/testx"
+)
+
+// binary is the agent and CLI under test, built once with the race detector
+// (without it for benchmarks).
+var binary string
+
+// probe is the program that tells what network it has, for use on hosts; the
+// image of that name has it for containers.
+var probe string
+
+// images are built once.
+var images = sync.OnceValues(func() ([]testx.Image, error) {
+	busybox, err1 := testx.Busybox()
+	probe, err2 := testx.Probe()
+	return []testx.Image{busybox, probe}, errors.Join(err1, err2)
+})
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "stellar-test-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	binary = filepath.Join(dir, "stellar")
+	args := []string{"build", "-tags", "hashicorpmetrics", "-o", binary}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "stellar.io/stellar/cmd/stellar")...).CombinedOutput(); err != nil {
+		log.Fatalf("build the binary: %v\n%s", err, out)
+	}
+	probe = filepath.Join(dir, "probe")
+	build := exec.Command("go", "build", "-o", probe, "stellar.io/stellar/internal/testx/probe")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		log.Fatalf("build the probe: %v\n%s", err, out)
+	}
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		log.Print(err)
+	}
+	os.Exit(code)
+}
+
+// node is one host with a containerd and an agent.
+type node struct {
+	t          testing.TB
+	host       *testx.NetNS
+	outside    *testx.NetNS
+	containerd *testx.Containerd
+	dir        string // data and run directory of the agent
+	flags      []string
+
+	agent *exec.Cmd
+	ended chan error
+	log   string
+}
+
+// nodeOptions of startNode; the zero value is a host with containerd 1.x and a
+// new cluster.
+type nodeOptions struct {
+	version      testx.Version
+	flags        []string
+	images       []testx.Image // besides busybox and probe
+	noContainerd bool          // it is started by the test
+	noAgent      bool
+}
+
+// startNode makes a host with a way out and starts both daemons on it.
+func startNode(t testing.TB, o nodeOptions) *node {
+	t.Helper()
+	lan := testx.NewLAN(t, 1)
+	dir, err := os.MkdirTemp("", "stl") // short: it holds a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	n := &node{t: t, host: lan.Hosts[0], outside: lan.Outside, dir: dir, flags: o.flags, log: filepath.Join(dir, "agent.log")}
+	// Containers leave through the host; forwarding is the agent's to switch on.
+	imgs, err := images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.containerd = testx.StartContainerd(t, testx.Options{Version: o.version, NetNS: n.host.Name, Images: append(imgs, o.images...)})
+	t.Cleanup(func() {
+		n.stopAgent(syscall.SIGTERM)
+		if t.Failed() {
+			n.dump()
+		}
+		n.checkLog()
+	})
+	if o.noContainerd {
+		if err := n.containerd.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !o.noAgent {
+		n.startAgent("--init")
+		n.cli("status", "--wait", "--timeout", "30s")
+	}
+	return n
+}
+
+func (n *node) args(extra ...string) []string {
+	args := []string{
+		"agent", "--data-dir", filepath.Join(n.dir, "data"), "--run-dir", filepath.Join(n.dir, "run"), "--node-name", "a",
+		"--containerd-address", n.containerd.Address, "--metrics-listen", "127.0.0.1:9642",
+	}
+	return append(append(args, n.flags...), extra...)
+}
+
+// startAgent starts the agent inside the host and waits until its socket answers.
+func (n *node) startAgent(extra ...string) {
+	n.t.Helper()
+	out, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer out.Close()
+	cmd, start := n.host.Command(binary, n.args(extra...)...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := start(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.agent, n.ended = cmd, make(chan error, 1)
+	go func(cmd *exec.Cmd, ended chan error) { ended <- cmd.Wait() }(cmd, n.ended)
+	n.eventually(30*time.Second, "the agent answers", func() error {
+		select {
+		case err := <-n.ended:
+			n.ended <- err
+			n.t.Fatalf("agent ended: %v\n%s", err, n.tail())
+		default:
+		}
+		out, err := n.run("version", "-o", "json")
+		if err == nil && strings.Contains(out, `"agent": null`) {
+			err = errors.New("no answer yet")
+		}
+		return err
+	})
+}
+
+// stopAgent ends the agent with sig and returns how it ended.
+func (n *node) stopAgent(sig syscall.Signal) error {
+	n.t.Helper()
+	if n.agent == nil {
+		return nil
+	}
+	_ = n.agent.Process.Signal(sig)
+	n.agent = nil
+	select {
+	case err := <-n.ended:
+		return err
+	case <-time.After(10 * time.Second):
+		n.t.Errorf("the agent does not end:\n%s", n.tail())
+		return errors.New("agent does not end")
+	}
+}
+
+// run calls the CLI; the error has its exit code and what it wrote to stderr.
+func (n *node) run(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, append([]string{"-a", "unix://" + filepath.Join(n.dir, "run", "stellar.sock")}, args...)...)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("stellar %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(problems.String()))
+	}
+	return out.String(), nil
+}
+
+// cli is run for commands that must succeed.
+func (n *node) cli(args ...string) string {
+	n.t.Helper()
+	out, err := n.run(args...)
+	if err != nil {
+		n.t.Fatalf("%v\n%s", err, n.tail())
+	}
+	return out
+}
+
+// endpoint is what `endpoint ls -o json` says of one container.
+type endpoint struct {
+	Namespace, Container, Network, Address, MAC, Node, Ifname, HostIfname, State, Ready, Source, Reason string
+}
+
+func (n *node) endpoints() map[string]endpoint {
+	n.t.Helper()
+	var list struct {
+		Kind  string
+		Items []endpoint
+	}
+	if err := json.Unmarshal([]byte(n.cli("endpoint", "ls", "-o", "json")), &list); err != nil || list.Kind != "EndpointList" {
+		n.t.Fatalf("endpoint ls -o json: kind %q, %v", list.Kind, err)
+	}
+	out := map[string]endpoint{}
+	for _, e := range list.Items {
+		out[e.Namespace+"/"+e.Container] = e
+	}
+	return out
+}
+
+// await waits until the container's endpoint is in the state, and returns it.
+// State "" means: not listed.
+func (n *node) await(id, state string) endpoint {
+	n.t.Helper()
+	if !strings.Contains(id, "/") {
+		id = "default/" + id
+	}
+	var e endpoint
+	n.eventually(15*time.Second, id+" is "+state, func() error {
+		e = n.endpoints()[id]
+		if e.State != state {
+			return fmt.Errorf("%+v", e)
+		}
+		return nil
+	})
+	return e
+}
+
+// networked are the labels that ask for a network, with more of them by pairs.
+func networked(more ...string) map[string]string {
+	labels := map[string]string{"stellar.io/network": "true"}
+	for i := 0; i+1 < len(more); i += 2 {
+		labels["stellar.io/"+more[i]] = more[i+1]
+	}
+	return labels
+}
+
+// start runs a labelled busybox that sleeps, and waits for its endpoint.
+func (n *node) start(id string, more ...string) endpoint {
+	n.t.Helper()
+	n.runContainer(testx.Run{ID: id, Labels: networked(more...)})
+	return n.await(id, "attached")
+}
+
+func (n *node) runContainer(r testx.Run) {
+	n.t.Helper()
+	if err := n.containerd.Run(r); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// exec runs a program in a container of the default namespace.
+func (n *node) exec(id string, args ...string) (string, error) {
+	return n.containerd.Exec("default", id, args...)
+}
+
+// reaches fails the test unless the container gets answers from addr.
+func (n *node) reaches(id, addr string) {
+	n.t.Helper()
+	if out, err := n.exec(id, "ping", "-c", "2", "-i", "0.1", "-w", "3", addr); err != nil {
+		n.t.Errorf("%s does not reach %s: %v\n%s", id, addr, err, out)
+	}
+}
+
+// background runs a program on a host until stop is called, or the test ends.
+func (n *node) background(host *testx.NetNS, name string, args ...string) (stop func()) {
+	n.t.Helper()
+	cmd, start := host.Command(name, args...)
+	if err := start(); err != nil {
+		n.t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	n.t.Cleanup(stop)
+	return stop
+}
+
+// quiet is how long everything may take to come to rest on a busy machine.
+const quiet = 30 * time.Second
+
+func (n *node) eventually(limit time.Duration, what string, try func() error) {
+	n.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("not within %s: %s: %v\n%s", limit, what, err, n.tail())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (n *node) tail() string {
+	data, _ := os.ReadFile(n.log)
+	if len(data) > 6000 {
+		data = data[len(data)-6000:]
+	}
+	return "agent's log:\n" + string(data)
+}
+
+// dump shows what a person would look at after a failure.
+func (n *node) dump() {
+	out, _ := n.host.Output("sh", "-c", "ip -br address; ip route; nft list ruleset")
+	n.t.Logf("%s\nhost:\n%s", n.tail(), out)
+}
+
+// checkLog fails the test when the agent raced, panicked or logged an error.
+func (n *node) checkLog() {
+	data, err := os.ReadFile(n.log)
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(data)) {
+		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "level=ERROR"} {
+			if strings.Contains(line, bad) {
+				n.t.Errorf("agent's log has %q: %s", bad, line)
+			}
+		}
+	}
+}
