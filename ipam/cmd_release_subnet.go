@@ -19,7 +19,7 @@ func (c ReleaseSubnet) apply(t *tx) Result {
 	if _, err := t.inNetwork(c.Network); err != nil {
 		return Result{Err: err}
 	}
-	_, sub, ok := t.find(SubnetKey{c.Network, c.Prefix})
+	_, sub, ok := t.find(SubnetKey(c))
 	switch {
 	case !ok:
 		return Result{Err: fmt.Errorf("%s: %w", c.Prefix, ErrSubnetNotFound)}

@@ -14,7 +14,7 @@ const MaxCommands = 1024
 // many and with at most so many results together.
 const (
 	maxRequests = 128
-	maxResults  = MaxCommands
+	maxResults  = 2 * MaxCommands
 )
 
 // requestRecord is a remembered request. Only codes and values are kept, no

@@ -106,10 +106,10 @@ func TestRequestWindowCountsResults(t *testing.T) {
 	for i := range many {
 		many[i] = Tick{}
 	}
-	for seq := range uint64(4) {
+	for seq := range uint64(6) {
 		apply(t, s, Envelope{RequestID{nodeID(1), seq + 1}, many})
 	}
-	if n := s.requests.len(); n != 2 {
+	if n := s.requests.len(); n != 4 {
 		t.Errorf("%d requests are remembered", n)
 	}
 }
