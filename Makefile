@@ -27,8 +27,12 @@ build: ## Build bin/stellar
 deps: ## Install what a fresh Debian or Ubuntu lacks (containerd, runc, nftables, iproute2, …)
 	./packaging/deps.sh
 
+.PHONY: demo-deps
+demo-deps:
+	./packaging/deps.sh demo
+
 .PHONY: demo
-demo: deps build ## Two labelled containers on a real containerd, in network namespaces of their own
+demo: demo-deps build ## Two labelled containers on a real containerd, in network namespaces of their own
 	./packaging/demo.sh up
 
 .PHONY: demo-down

@@ -6,12 +6,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-containerd_v2=2.4.2
 
 # command → Debian package
 declare -A needs=(
   [containerd]=containerd [ctr]=containerd [runc]=runc [nft]=nftables [ip]=iproute2 [iptables]=iptables
-  [nsenter]=util-linux [ping]=iputils-ping [busybox]=busybox-static
+  [gcc]=gcc [nsenter]=util-linux [ping]=iputils-ping [busybox]=busybox-static
 )
 if [ "${1:-all}" = all ]; then
   needs+=([conntrack]=conntrack [protoc]=protobuf-compiler [criu]=criu)
@@ -46,23 +45,6 @@ fi
 
 [ "${1:-all}" = all ] || exit 0
 
-build() { # build DIR LABEL MODULE@VERSION...: programs of another module, outside go.mod
-  local dir=$1 label=$2
-  shift 2
-  local wanted=
-  for module in "$@"; do
-    local name=${module%@*}
-    [ -x "$dir/${name##*/}" ] || wanted=yes
-  done
-  [ -n "$wanted" ] || return 0
-  echo "deps: building $label into ${dir#"$PWD"/} (about a minute the first time)"
-  for module in "$@"; do
-    GOFLAGS= GOBIN=$dir CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' "$module"
-  done
-}
-
-build "$PWD/.cache/containerd-$containerd_v2" "containerd $containerd_v2" \
-  "github.com/containerd/containerd/v2/cmd/containerd@v$containerd_v2" \
-  "github.com/containerd/containerd/v2/cmd/ctr@v$containerd_v2" \
-  "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@v$containerd_v2"
+# The tests run on the distribution's containerd and on a 2.x, which Debian 12 lacks.
+./internal/testx/build-containerd.sh .cache/containerd-2.4.2
 echo "deps: all there"

@@ -6,12 +6,31 @@ import (
 	"log/slog"
 
 	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/internal/node"
+	"stellar.io/stellar/netsetup"
+	"stellar.io/stellar/routes"
 )
 
-func runAgent(context.Context, config.Config, *slog.Logger) error {
-	return errors.New("the agent is not part of this build")
+// runAgent runs the node in its data directory until ctx ends or a part fails.
+func runAgent(ctx context.Context, cfg config.Config, logger *slog.Logger) (err error) {
+	dir, err := openDataDir(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	n, err := node.New(node.Options{Config: cfg, Version: buildInfo(), Logger: logger})
+	if err != nil {
+		return err
+	}
+	return n.Run(ctx)
 }
 
-func cleanupNode(context.Context, config.Config) error {
-	return errors.New("the agent is not part of this build")
+// cleanupNode takes everything of ours out of the network namespace that it runs
+// in. It goes on past failures and may be repeated.
+func cleanupNode(ctx context.Context, cfg config.Config) error {
+	n, err := netsetup.New(netsetup.Config{Bridge: cfg.Bridge})
+	if err != nil {
+		return err
+	}
+	return errors.Join(n.Cleanup(ctx), routes.Cleanup(-1), n.Close())
 }

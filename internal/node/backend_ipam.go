@@ -135,16 +135,31 @@ func owner(o ipam.Owner) *api.Owner {
 	return out
 }
 
-// Reserve implements server.Backend.
+// Reserve implements server.Backend: single addresses of this node's subnet, and
+// whole subnets that nobody holds.
 func (n *Node) Reserve(ctx context.Context, r api.Reservation) error {
 	p, err := n.ready()
 	if err != nil {
 		return err
 	}
-	if p.subnet.Prefix.Bits() < r.Prefix.Bits() && p.subnet.Prefix.Contains(r.Prefix.Addr()) {
-		return p.holder.Reserve(ctx, r.Prefix, r.Reason)
+	own, err := p.owns(r.Prefix)
+	if err != nil {
+		return err
+	}
+	if own {
+		return p.holder.Reserve(ctx, r.Prefix.Addr(), r.Reason)
 	}
 	return n.propose(ctx, p, ipam.ReserveAddress{Network: p.network.Name, Prefix: r.Prefix, Reason: r.Reason})
+}
+
+// owns reports whether block is an address of this node's subnet. A part of it
+// that is larger than one address is refused.
+func (p *parts) owns(block netip.Prefix) (bool, error) {
+	inside := p.subnet.Prefix.Bits() < block.Bits() && p.subnet.Prefix.Contains(block.Addr())
+	if inside && !block.IsSingleIP() {
+		return false, api.Errorf(api.CodeInvalid, "%s is a part of this node's subnet %s: name single addresses, or whole subnets that nobody holds", block, p.subnet.Prefix)
+	}
+	return inside, nil
 }
 
 // Release implements server.Backend.
@@ -153,16 +168,17 @@ func (n *Node) Release(ctx context.Context, r api.Release) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	own := p.subnet.Prefix.Bits() < r.Prefix.Bits() && p.subnet.Prefix.Contains(r.Prefix.Addr())
-	if own && r.Prefix.IsSingleIP() {
-		if held, ok := p.holder.LookupAddr(r.Prefix.Addr()); ok {
-			return "lease", n.releaseLease(ctx, p, held.Owner, r)
-		}
+	own, err := p.owns(r.Prefix)
+	if err != nil {
+		return "", err
 	}
-	if own {
-		return "reservation", p.holder.Unreserve(ctx, r.Prefix)
+	if !own {
+		return "reservation", n.propose(ctx, p, ipam.UnreserveAddress{Network: p.network.Name, Prefix: r.Prefix})
 	}
-	return "reservation", n.propose(ctx, p, ipam.UnreserveAddress{Network: p.network.Name, Prefix: r.Prefix})
+	if held, ok := p.holder.LookupAddr(r.Prefix.Addr()); ok {
+		return "lease", n.releaseLease(ctx, p, held.Owner, r)
+	}
+	return "reservation", p.holder.Unreserve(ctx, r.Prefix.Addr())
 }
 
 // releaseLease takes an address from an owner that is no more. What an

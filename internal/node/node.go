@@ -199,7 +199,7 @@ func (n *Node) prepareKernel(ctx context.Context, p *parts) (err error) {
 	p.holder, err = holder.Open(holder.Config{
 		Node: n.id.ID, Subnet: p.subnet, Store: p.store, Logger: n.log,
 		JournalPath: filepath.Join(n.opts.Config.DataDir, "journal"),
-		CommitWait:  time.Duration(n.opts.Config.CommitWait), CoolDown: time.Duration(n.opts.Config.CoolDown),
+		CommitWait:  n.opts.Config.CommitWait.Duration, CoolDown: n.opts.Config.CoolDown.Duration,
 	})
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
