@@ -15,13 +15,19 @@ const (
 	recordSize   = 200 // bytes of a typical record
 )
 
-// Size returns the size of the file and whether Compact would make it much smaller.
-// It waits for a write that is under way.
-func (j *Journal) Size() (bytes int64, compact bool) {
-	j.turn <- struct{}{}
-	defer func() { <-j.turn }()
-	live := int64(len(j.state.leases)+len(j.state.reservations)+1) * recordSize
-	return j.size, j.size > compactSize && j.size > compactRatio*live
+// Size returns the size of the file after the last write, and whether Compact would
+// make it much smaller.
+func (j *Journal) Size() (bytes int64, worth bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.bytes, j.bytes > compactSize && j.bytes > compactRatio*recordSize*int64(j.live+1)
+}
+
+// measure lets Size know. The caller holds j.turn.
+func (j *Journal) measure() {
+	j.mu.Lock()
+	j.bytes, j.live = j.size, len(j.state.leases)+len(j.state.reservations)
+	j.mu.Unlock()
 }
 
 // Compact writes a new file with the fewest records and puts it in place of the
@@ -83,6 +89,7 @@ func (j *Journal) rewrite() error {
 	}
 	old := j.file
 	j.file, j.codec, j.size = f, codec, int64(len(buf))
+	j.measure()
 	err = j.fs.SyncDir(filepath.Dir(j.path))
 	if old != nil {
 		old.Close() // nothing in it counts any more

@@ -40,6 +40,8 @@ type Journal struct {
 	flushing bool       // a flush goroutine is running
 	closed   bool
 	failed   error // the first error since the last good file
+	bytes    int64 // size of the file
+	live     int   // records that it amounts to, about
 
 	flushers sync.WaitGroup // counts the flush goroutine
 
@@ -87,6 +89,7 @@ func Open(path string, o Options) (*Journal, Recovered, error) {
 		}
 		return nil, Recovered{}, fmt.Errorf("open journal %s: %w", path, err)
 	}
+	j.measure()
 	rec.Records = j.state.all()
 	return j, rec, nil
 }
@@ -241,6 +244,7 @@ func (j *Journal) write(b *batch) error {
 	for _, r := range b.records {
 		j.state.apply(r)
 	}
+	j.measure()
 	return nil
 }
 

@@ -1,0 +1,341 @@
+package holder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
+	"stellar.io/stellar/raftstore/journal"
+)
+
+// maxBatch bounds the commands of one envelope: the state remembers a result for each.
+const maxBatch = 128
+
+// Run lets the replica follow the journal until ctx ends, and then closes the
+// holder. It compares all of both at each round, so nothing depends on what an
+// earlier round has seen. It may be called once.
+func (h *Holder) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	retry := h.cfg.RetryMin
+	failing := "" // the error that was warned of
+	for {
+		select {
+		case <-ctx.Done():
+			return h.Close()
+		case <-h.kick:
+			// What else comes within the delay goes into the same envelope.
+			select {
+			case <-time.After(h.cfg.BatchDelay):
+			case <-ctx.Done():
+				return h.Close()
+			}
+		case <-timer.C:
+		}
+		next, err := h.round(ctx)
+		if err == nil {
+			retry, failing = h.cfg.RetryMin, ""
+		} else {
+			level := slog.LevelDebug
+			if err.Error() != failing && retry > h.cfg.RetryMin { // not the first time, and not known yet
+				level, failing = slog.LevelWarn, err.Error()
+			}
+			h.log.Log(ctx, level, "journal and replica differ, will be tried again", "subnet", h.cfg.Subnet.Prefix, "after", retry, "error", err)
+			next = min(next, retry+rand.N(retry/2+1))
+			retry = min(2*retry, h.cfg.RetryMax)
+		}
+		timer.Reset(next)
+	}
+}
+
+// round does what is to be done now and returns when to look again.
+func (h *Holder) round(ctx context.Context) (next time.Duration, err error) {
+	next = h.cfg.AuditEvery
+	if err := h.careForJournal(ctx); err != nil {
+		return next, err
+	}
+	h.mu.Lock()
+	idle := h.recovered != nil || h.closed || h.halted != nil
+	h.mu.Unlock()
+	if idle {
+		return next, nil
+	}
+	if err := h.retryFlights(ctx); err != nil {
+		return next, err
+	}
+	have, reserved := h.replica()
+	h.mu.Lock()
+	stale := h.applyReservations(reserved)
+	h.recheck = false
+	want, due := h.desired()
+	h.mu.Unlock()
+	if len(stale) > 0 {
+		err = h.journal.Append(ctx, stale...)
+	}
+	p := makePlan(h.fence, want, have)
+	h.confirm(p.shown)
+	err = errors.Join(err, h.forget(ctx, p.gone), h.takeStrays(ctx, p.strays))
+	for _, c := range p.binds {
+		if err := h.proposeBind(ctx, c); err != nil {
+			return next, err
+		}
+	}
+	for rest := range slices.Chunk(p.rest, maxBatch) {
+		if err := h.proposeRest(ctx, rest); err != nil {
+			return next, err
+		}
+	}
+	h.mu.Lock()
+	again := h.recheck
+	h.mu.Unlock()
+	switch {
+	case len(p.binds)+len(p.rest)+len(p.strays) > 0 || again:
+		next = min(next, h.cfg.BatchDelay) // look at what has come of it
+	case due > 0:
+		next = min(next, due)
+	}
+	return next, err
+}
+
+// careForJournal compacts a journal that is large or has failed.
+func (h *Holder) careForJournal(ctx context.Context) error {
+	failed := h.journal.Failed()
+	if failed == nil {
+		if _, worth := h.journal.Size(); !worth {
+			return nil
+		}
+	}
+	if err := h.journal.Compact(ctx); err != nil {
+		return err
+	}
+	if failed != nil {
+		h.log.Info("the journal can be written again", "path", h.cfg.JournalPath)
+	}
+	return nil
+}
+
+// desired returns what the journal says of each address, and after what time that
+// will be something else without anybody's doing. The caller holds h.mu.
+func (h *Holder) desired() (want map[netip.Addr]desired, due time.Duration) {
+	want = make(map[netip.Addr]desired, len(h.leases))
+	now := h.now()
+	soon := func(left int64) {
+		if d := time.Duration(left) + time.Millisecond; due == 0 || d < due {
+			due = d
+		}
+	}
+	for a, l := range h.leases {
+		d := desired{
+			addr: a, owner: l.owner, static: l.static, hostname: l.hostname, held: l.held,
+			attached: l.attached, mark: now-l.attachedAt >= int64(h.cfg.MarkDelay),
+			cooled: !l.held && h.cooled(l, now), locked: l.op != nil || l.flight != nil,
+		}
+		switch {
+		case d.held && !d.mark:
+			soon(int64(h.cfg.MarkDelay) - (now - l.attachedAt))
+		case !d.held && l.cooling && !d.cooled:
+			soon(int64(h.cfg.CoolDown) - (now - l.released))
+		}
+		want[a] = d
+	}
+	return want, due
+}
+
+// confirm notes the leases that the replica has: it has only what was committed.
+func (h *Holder) confirm(shown []netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, a := range shown {
+		if l := h.leases[a]; l != nil && l.held && l.op == nil && l.flight == nil {
+			l.confirmed = true
+		}
+	}
+}
+
+// forget takes addresses out of the journal that neither side needs to know of.
+func (h *Holder) forget(ctx context.Context, gone []netip.Addr) error {
+	var records []journal.Record
+	h.mu.Lock()
+	for _, a := range gone {
+		l := h.leases[a]
+		if l == nil || l.held || l.op != nil || l.flight != nil || !h.cooled(l, h.now()) {
+			continue // it has a new life
+		}
+		delete(h.leases, a)
+		records = append(records, journal.Record{Op: journal.OpFree, Addr: a})
+	}
+	// Begun under the lock, so that it comes before the record of a next Bind.
+	written := h.journal.Begin(records...)
+	h.mu.Unlock()
+	return written.Wait(ctx)
+}
+
+// takeStrays turns leases that only the replica has into released ones: nobody was
+// told of them, or what told of them is gone.
+func (h *Holder) takeStrays(ctx context.Context, strays []ipam.Lease) error {
+	var records []journal.Record
+	h.mu.Lock()
+	for _, s := range strays {
+		if h.leases[s.Addr] != nil {
+			continue // bound meanwhile
+		}
+		if err := h.picker.Take(s.Addr); err != nil && !errors.Is(err, ipam.ErrAddressReserved) {
+			continue
+		}
+		l := &lease{addr: s.Addr, owner: s.Owner, static: s.Static, hostname: s.Hostname, since: time.Now(), confirmed: true, spent: true}
+		h.leases[s.Addr] = l
+		h.cool(l)
+		records = append(records, l.record(journal.OpRelease, h.fence))
+	}
+	written := h.journal.Begin(records...)
+	h.mu.Unlock()
+	return written.Wait(ctx)
+}
+
+// retryFlights proposes the envelopes of unknown outcome again, oldest first.
+func (h *Holder) retryFlights(ctx context.Context) error {
+	h.mu.Lock()
+	flights := slices.Clone(h.flights)
+	h.mu.Unlock()
+	for _, f := range flights {
+		// "Not proposed" speaks of this attempt; an earlier one may still be committed.
+		results, err := h.attempt(ctx, f.env)
+		if err != nil {
+			return err
+		}
+		if err := h.resolve(f, results); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *Holder) attempt(ctx context.Context, env ipam.Envelope) ([]ipam.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.ProposalWait)
+	defer cancel()
+	results, err := h.cfg.Store.Propose(ctx, env)
+	if errors.Is(err, raftstore.ErrStopped) {
+		h.mu.Lock()
+		h.halt(err)
+		h.mu.Unlock()
+	}
+	return results, err
+}
+
+// proposeBind lets the replica have a lease that it lacks.
+func (h *Holder) proposeBind(ctx context.Context, c change) error {
+	h.mu.Lock()
+	l := h.leases[c.addr]
+	if !c.valid(l) {
+		h.mu.Unlock()
+		return nil
+	}
+	f := &flight{leases: []*lease{l}, bind: l, env: ipam.Envelope{Request: l.request, Commands: c.commands}}
+	for _, a := range c.others {
+		other := h.leases[a]
+		if other != nil && (other.op != nil || other.flight != nil) {
+			h.mu.Unlock()
+			return nil
+		}
+		if other != nil {
+			f.leases = append(f.leases, other)
+		}
+	}
+	h.launch(f)
+	spent := l.spent || l.request == (ipam.RequestID{})
+	h.mu.Unlock()
+	return h.fly(ctx, f, spent)
+}
+
+// proposeRest proposes releases, marks and frees in one envelope.
+func (h *Holder) proposeRest(ctx context.Context, changes []change) error {
+	f := &flight{}
+	h.mu.Lock()
+	for _, c := range changes {
+		l := h.leases[c.addr]
+		if !c.valid(l) {
+			continue
+		}
+		f.leases = append(f.leases, l)
+		f.env.Commands = append(f.env.Commands, c.commands...)
+	}
+	h.launch(f)
+	h.mu.Unlock()
+	if len(f.leases) == 0 {
+		return nil
+	}
+	return h.fly(ctx, f, true)
+}
+
+// valid reports whether the lease is still what the change was made for.
+func (c change) valid(l *lease) bool {
+	return l != nil && l.op == nil && l.flight == nil && l.owner == c.owner && l.held == c.held
+}
+
+// fly proposes a launched flight, under a new id if renew is set.
+func (h *Holder) fly(ctx context.Context, f *flight, renew bool) error {
+	var err error
+	if renew {
+		f.env.Request, err = h.seq.next()
+	}
+	var results []ipam.Result
+	if err == nil {
+		results, err = h.attempt(ctx, f.env)
+	}
+	if err == nil {
+		return h.resolve(f, results)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if errors.Is(err, raftstore.ErrUnknownOutcome) {
+		h.flights = append(h.flights, f)
+	} else {
+		h.landed(f)
+	}
+	return err
+}
+
+// resolve deals with the answer to a flight. It returns a refusal that the next
+// round may or may not overcome.
+func (h *Holder) resolve(f *flight, results []ipam.Result) error {
+	last := results[len(results)-1].Err
+	if f.reserves.IsValid() && last == nil {
+		c := f.env.Commands[0].(ipam.ReserveAddress)
+		if err := h.note(journal.Record{Op: journal.OpReserve, Prefix: c.Prefix, Reason: c.Reason}); err != nil {
+			h.log.Debug("reservation is not in the journal", "address", f.reserves, "error", err)
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.alone {
+		h.alone = false
+		h.log.Info("commits succeed again", "subnet", h.cfg.Subnet.Prefix)
+	}
+	h.caughtUp = true
+	h.landed(f)
+	if f.reserves.IsValid() {
+		h.unreserving(f.reserves)
+	}
+	if l := f.bind; l != nil {
+		l.spent = l.spent || l.request == f.env.Request
+		l.confirmed = l.confirmed || last == nil && l.held
+	}
+	var refusal error
+	for _, r := range results {
+		switch {
+		case r.Err == nil, strangeID(r.Err): // the latter will not be executed any more, if it ever was
+		case fencing(r.Err):
+			h.halt(fmt.Errorf("%w: %w", ErrFenced, r.Err))
+		default:
+			refusal = r.Err
+		}
+	}
+	return refusal
+}
