@@ -6,7 +6,6 @@ import (
 
 	"stellar.io/stellar/events"
 	"stellar.io/stellar/ipam"
-	"stellar.io/stellar/netsetup"
 )
 
 // adopt takes note of every endpoint in the kernel and every lease, before any
@@ -41,7 +40,7 @@ func (a *Agent) adoptOwner(o ipam.Owner, endpoint bool) {
 
 // watch sees the process's exit by its descriptor, whether containerd reports
 // it or not, and has the container looked at.
-func (a *Agent) watch(ctx context.Context, key events.Key, proc *netsetup.Namespace) {
+func (a *Agent) watch(ctx context.Context, key events.Key, proc Process) {
 	a.watchers.Go(func() {
 		if proc.WaitExit(ctx) == nil {
 			a.queue.add(key)

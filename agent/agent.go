@@ -38,16 +38,6 @@ type Leases interface {
 	All() []holder.Held
 }
 
-// Network makes endpoints in the kernel. All methods are idempotent.
-type Network interface {
-	OpenPID(pid int, startedBefore time.Time) (*netsetup.Namespace, error)
-	Attach(ctx context.Context, s netsetup.Spec) (netsetup.Endpoint, netsetup.Timing, error)
-	Detach(ctx context.Context, o ipam.Owner) error
-	List(ctx context.Context) ([]netsetup.Endpoint, error)
-	Inhabited(ctx context.Context, o ipam.Owner) (bool, error)
-	EndpointIn(ctx context.Context, ns *netsetup.Namespace) (netsetup.Endpoint, bool, error)
-}
-
 // Config is what an Agent needs. It is not changed after New.
 type Config struct {
 	NodeName   string

@@ -232,7 +232,7 @@ func (j *job) open(before time.Time) error {
 func (j *job) place(ctx context.Context) (place, error) {
 	j.host = nil
 	if j.shared || j.suspect(j.record, j.ns.ID()) {
-		e, ok, err := j.cfg.Network.EndpointIn(ctx, j.ns)
+		e, ok, err := j.ns.Endpoint(ctx)
 		if err != nil {
 			return placeNone, fmt.Errorf("look for a shared endpoint: %w", err)
 		}

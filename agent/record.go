@@ -17,18 +17,18 @@ import (
 type record struct {
 	key events.Key
 
-	known    bool                // a look has succeeded since the agent started
-	wish     *Wish               // nil: no network is asked for
-	refused  *RejectError        // why what is asked for cannot be
-	beside   bool                // the container has, or will have, a network of its own
-	crowded  bool                // that it has one was found in its namespace
-	shared   bool                // its task was found in a namespace that another endpoint serves
-	copies   map[string]bool     // annotations that repeated a label at first sight
-	endpoint *netsetup.Endpoint  // what the kernel has for owner
-	proc     *netsetup.Namespace // the attached process; its namespace descriptor is closed
-	nsid     netsetup.NSID       // where endpoint is, zero when not known yet
-	host     *netsetup.Endpoint  // another owner's endpoint, in the namespace of this task
-	routed   bool                // endpoint has the container's default route
+	known    bool               // a look has succeeded since the agent started
+	wish     *Wish              // nil: no network is asked for
+	refused  *RejectError       // why what is asked for cannot be
+	beside   bool               // the container has, or will have, a network of its own
+	crowded  bool               // that it has one was found in its namespace
+	shared   bool               // its task was found in a namespace that another endpoint serves
+	copies   map[string]bool    // annotations that repeated a label at first sight
+	endpoint *netsetup.Endpoint // what the kernel has for owner
+	proc     Process            // the attached process; its namespace descriptor is closed
+	nsid     netsetup.NSID      // where endpoint is, zero when not known yet
+	host     *netsetup.Endpoint // another owner's endpoint, in the namespace of this task
+	routed   bool               // endpoint has the container's default route
 	grade    Grade
 	phases   []Phase   // of the last attach
 	warning  string    // what a person should know of an endpoint that is up

@@ -69,7 +69,7 @@ func (j *job) attach(ctx context.Context) error {
 		return fmt.Errorf("attach: %w", ipam.ErrLeaseNotFound)
 	}
 	spec := netsetup.Spec{
-		Owner: j.owner, Addr: held.Addr, MAC: j.wish.MAC, MTU: j.wish.MTU, NS: j.ns,
+		Owner: j.owner, Addr: held.Addr, MAC: j.wish.MAC, MTU: j.wish.MTU,
 		Ifname: j.slot(), DefaultRoute: !j.beside,
 	}
 	j.warning = ""
@@ -98,7 +98,7 @@ var errLookAgain = errors.New("look again")
 // already gets the interface beside that one: the container is another owner
 // then, which the next look makes it.
 func (j *job) attachBeside(ctx context.Context, spec netsetup.Spec) (netsetup.Endpoint, netsetup.Timing, error) {
-	e, timing, err := j.cfg.Network.Attach(ctx, spec)
+	e, timing, err := j.ns.Attach(ctx, spec)
 	switch {
 	case err == nil:
 		return e, timing, nil
@@ -121,7 +121,7 @@ func (j *job) attachBeside(ctx context.Context, spec netsetup.Spec) (netsetup.En
 // crowd finds out why the interface's name is taken: another container's
 // endpoint serves the namespace, or the container has a network of its own.
 func (j *job) crowd(ctx context.Context, spec netsetup.Spec) error {
-	e, ok, err := j.cfg.Network.EndpointIn(ctx, j.ns)
+	e, ok, err := j.ns.Endpoint(ctx)
 	switch {
 	case err != nil:
 		return err

@@ -18,8 +18,8 @@ type job struct {
 	*record
 	hint  hint
 	clock stopwatch
-	ns    *netsetup.Namespace // the present task's, once opened
-	pid   int                 // the present task's init process, 0 for none
+	ns    Process // the present task's, once opened
+	pid   int     // the present task's init process, 0 for none
 }
 
 // work looks at a container and takes the steps that the look calls for. It

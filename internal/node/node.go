@@ -157,7 +157,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	p.agent = agent.New(agent.Config{
-		NodeName: n.id.Name, Containers: client, Leases: p.holder, Network: p.net,
+		NodeName: n.id.Name, Containers: client, Leases: p.holder, Network: agent.Kernel(p.net),
 		Logger: n.log, Metrics: agent.NewMetrics(n.reg),
 	})
 	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id.Name, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
