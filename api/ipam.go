@@ -83,3 +83,9 @@ type IpamProblem struct {
 	// Releasable: releasing Address from Owner would mend it.
 	Releasable bool `json:"releasable"`
 }
+
+// Equal reports whether o and p are the same owner, wherever the times come from.
+func (o Owner) Equal(p Owner) bool {
+	return o.Kind == p.Kind && o.Namespace == p.Namespace && o.Container == p.Container && o.Ifname == p.Ifname &&
+		o.Created.Equal(p.Created)
+}

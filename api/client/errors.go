@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"syscall"
 
@@ -48,7 +49,11 @@ func fromRPC(ctx context.Context, err error) error {
 			}
 		}
 	}
-	switch code := codes[ce.Code()]; code {
+	code := codes[ce.Code()]
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		code = api.CodeUnreachable // it died in the middle of the answer
+	}
+	switch code {
 	case "":
 		if ce.Code() == connect.CodeUnimplemented {
 			return api.Errorf(api.CodeInternal, "the agent does not know this request").

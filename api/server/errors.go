@@ -50,6 +50,13 @@ var sentinels = []struct {
 	{ipam.ErrReservationNotFound, api.CodeNotFound, hintShow},
 	{ipam.ErrRouteExists, api.CodeConflict, ""},
 	{ipam.ErrModeInUse, api.CodeConflict, ""},
+	{ipam.ErrMachineMismatch, api.CodeConflict, ""},
+	{ipam.ErrNodeInUse, api.CodeConflict, hintEndpoint},
+	{ipam.ErrSubnetInUse, api.CodeConflict, hintIpamLs},
+	{ipam.ErrLeaseInUse, api.CodeConflict, hintShow},
+	{ipam.ErrRequestForgotten, api.CodeUnknownOutcome, "look whether it was done before you repeat it"},
+	{ipam.ErrRequestReused, api.CodeInternal, ""},
+	{ipam.ErrUnknownCommand, api.CodeInternal, ""},
 }
 
 // classify turns any error of a backend into one with a code and a hint.

@@ -8,8 +8,9 @@ import (
 )
 
 // resolveEndpoint finds the one endpoint that the caller means: an exact
-// container id first, else the beginning of one. More than one match is a
-// conflict that names them.
+// container id first, else the beginning of a long one. Only an id of 64 digits
+// can be shortened: where people chose the names, web is not web2. More than one
+// match is a conflict that names them.
 func resolveEndpoint(all []api.Endpoint, ref api.EndpointRef) (api.Endpoint, error) {
 	if ref.Container == "" {
 		return api.Endpoint{}, api.Errorf(api.CodeInvalid, "no container named")
@@ -22,7 +23,7 @@ func resolveEndpoint(all []api.Endpoint, ref api.EndpointRef) (api.Endpoint, err
 		switch {
 		case e.Container == ref.Container:
 			exact = append(exact, e)
-		case strings.HasPrefix(e.Container, ref.Container):
+		case longID(e.Container) && strings.HasPrefix(e.Container, ref.Container):
 			begins = append(begins, e)
 		}
 	}
@@ -39,6 +40,11 @@ func resolveEndpoint(all []api.Endpoint, ref api.EndpointRef) (api.Endpoint, err
 	}
 	return api.Endpoint{}, api.Errorf(api.CodeConflict, "%s means %d endpoints: %s", quoted(ref.String()), len(found), names(found)).
 		WithHint("give NAMESPACE/CONTAINER in full")
+}
+
+// longID reports whether an id was made by a machine, as nerdctl's are.
+func longID(id string) bool {
+	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
 // resolveNode finds a node by its name, its id or the beginning of its id.
