@@ -1,0 +1,121 @@
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "stellar.io/stellar"
+
+type pkg struct {
+	ImportPath, Name, Doc string
+	Imports               []string
+	GoFiles               []string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-tags", "hashicorpmetrics", "-json=ImportPath,Name,Doc,Imports,GoFiles", module+"/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pkgs []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return pkgs
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// may says what of this module each package may import: imports point down,
+// and the four packages that speak to the outside never know each other. A
+// package that is missing here may import nothing of ours.
+var may = map[string][]string{
+	"ipam":                            {"ipam/ipampb"},
+	"raftstore":                       {"ipam"},
+	"raftstore/journal":               {"ipam"},
+	"raftstore/holder":                {"ipam", "raftstore", "raftstore/journal"},
+	"events":                          {},
+	"netsetup":                        {"ipam", "internal/nlx", "internal/nsx"},
+	"routes":                          {"ipam", "internal/nlx", "internal/nsx"},
+	"internal/nlx":                    {"internal/nsx"},
+	"agent":                           {"events", "ipam", "netsetup", "raftstore/holder"},
+	"api":                             {"ipam"},
+	"api/internal/wire":               {"api", "api/stellar/v1", "ipam"},
+	"api/stellar/v1/stellarv1connect": {"api/stellar/v1"},
+	"api/server":                      {"api", "api/internal/wire", "api/stellar/v1", "api/stellar/v1/stellarv1connect", "ipam", "raftstore"},
+	"api/client":                      {"api", "api/internal/wire", "api/stellar/v1", "api/stellar/v1/stellarv1connect", "ipam"},
+	"api/apitest":                     {"api", "ipam"},
+	"internal/config":                 {"ipam"},
+	"internal/testx":                  {"internal/nsx"},
+	"internal/testx/testbed":          {"internal/testx"},
+	"internal/node": {
+		"agent", "api", "api/server", "events", "internal/atomicfile", "internal/config", "ipam", "netsetup",
+		"raftstore", "raftstore/holder", "routes",
+	},
+	"cmd/stellar": {"api", "api/client", "api/server", "internal/config", "internal/node", "ipam", "netsetup", "routes"},
+}
+
+// owners says which packages may import a library, and no other.
+var owners = map[string][]string{
+	"github.com/containerd/":          {"events"},
+	"google.golang.org/grpc":          {"events"},
+	"github.com/hashicorp/":           {"raftstore"},
+	"go.etcd.io/bbolt":                {"raftstore"},
+	"github.com/vishvananda/netlink":  {"internal/nlx", "netsetup", "routes"},
+	"github.com/vishvananda/netns":    {"internal/nlx"},
+	"sigs.k8s.io/knftables":           {"netsetup"},
+	"connectrpc.com/connect":          {"api/stellar/v1/stellarv1connect", "api/internal/wire", "api/server", "api/client"},
+	"github.com/prometheus/":          {"agent", "internal/node"},
+	"github.com/spf13/cobra":          {"cmd/stellar"},
+	"github.com/pelletier/go-toml/v2": {"internal/config"},
+	"github.com/coreos/go-systemd/":   {"internal/node"},
+}
+
+// pure are the packages that may not see the outside world.
+var pure = map[string][]string{
+	"ipam": {"os", "net", "net/http", "log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", "sync", "context", "io/fs", "syscall", "runtime"},
+}
+
+func TestImportMap(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		for _, imp := range p.Imports {
+			if own, ok := strings.CutPrefix(imp, module+"/"); ok {
+				if !slices.Contains(may[name], own) {
+					t.Errorf("%s imports %s, which the import map does not allow", name, own)
+				}
+				continue
+			}
+			for prefix, allowed := range owners {
+				if strings.HasPrefix(imp, prefix) && !slices.Contains(allowed, name) {
+					t.Errorf("%s imports %s, which belongs to %v alone", name, imp, allowed)
+				}
+			}
+			if slices.Contains(pure[name], imp) {
+				t.Errorf("%s imports %s, but is pure", name, imp)
+			}
+		}
+	}
+}
+
+// TestPackageComments: each package says what it promises.
+func TestPackageComments(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.GoFiles) > 0 && p.Doc == "" && p.Name != "stellarv1connect" && !strings.HasSuffix(p.ImportPath, "/v1") {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}
