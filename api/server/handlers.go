@@ -47,8 +47,11 @@ func (h agentHandler) Events(ctx context.Context, m *stellarv1.EventsRequest, ou
 	run := serving(ctx)
 	defer context.AfterFunc(run, cancel)()
 	err := h.backend.Events(ctx, q, func(e api.Event) error { return out.Send(wire.FromEvent(e)) })
-	if q.Follow && run.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
-		err = api.Errorf(api.CodeUnreachable, "the agent is stopping").WithHint("`systemctl status stellar` shows whether it comes back")
+	if q.Follow && (err == nil || errors.Is(err, context.Canceled)) {
+		err = ctx.Err() // why following ended
+		if run.Err() != nil {
+			err = api.Errorf(api.CodeUnreachable, "the agent is stopping").WithHint("`systemctl status stellar` shows whether it comes back")
+		}
 	}
 	return rpcError(err)
 }

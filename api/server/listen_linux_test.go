@@ -94,7 +94,7 @@ func as(t *testing.T, path string, cred *syscall.Credential) string {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(bin)
-	cmd.Env = []string{dialEnv + "=" + path}
+	cmd.Env = []string{dialEnv + "=" + path, "GORACE=atexit_sleep_ms=0"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 	out, err := cmd.Output()
 	if err != nil {

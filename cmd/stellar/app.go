@@ -72,6 +72,7 @@ func (a *app) root() *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Version = version
 	f := root.PersistentFlags()
 	f.StringVarP(&a.address, "address", "a", "", "where the agent serves (default unix:///run/stellar/stellar.sock, env STELLAR_ADDRESS)")
 	f.StringVarP(&a.output, "output", "o", formatTable, "table, wide, json or name")

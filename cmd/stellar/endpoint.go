@@ -26,13 +26,18 @@ func (a *app) psCommand() *cobra.Command {
 	return c
 }
 
-// endpointList is how endpoints are listed at the given time.
-func endpointList(now time.Time) listing[api.Endpoint] {
+// endpointList is how endpoints are listed at the given time, with ids in full or
+// as people know them.
+func endpointList(now time.Time, full bool) listing[api.Endpoint] {
+	id := idCell
+	if full {
+		id = func(s string) string { return s }
+	}
 	return listing[api.Endpoint]{
 		kind: "EndpointList",
 		name: func(e api.Endpoint) string { return e.Ref().String() },
 		columns: []column[api.Endpoint]{
-			{head: "CONTAINER", cell: func(e api.Endpoint) string { return idCell(e.Container) }},
+			{head: "CONTAINER", cell: func(e api.Endpoint) string { return id(e.Container) }},
 			{head: "NETWORK", cell: func(e api.Endpoint) string { return e.Network }},
 			{head: "IP", cell: func(e api.Endpoint) string { return addrCell(e.Address) }},
 			{head: "NODE", cell: func(e api.Endpoint) string { return e.Node }},
@@ -79,7 +84,7 @@ func (c *endpointLs) Run(ctx context.Context, _ []string, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	if err := endpointList(time.Now()).print(c.app, stdout, items); err != nil {
+	if err := endpointList(time.Now(), c.app.output == formatWide).print(c.app, stdout, items); err != nil {
 		return err
 	}
 	if c.app.output != formatTable {
@@ -92,7 +97,7 @@ func (c *endpointLs) Run(ctx context.Context, _ []string, stdout, stderr io.Writ
 		}
 	}
 	if unwell > 0 {
-		fmt.Fprintf(stderr, "%d without a network; `stellar %s -o wide` says why\n", unwell, "endpoint ls")
+		fmt.Fprintf(stderr, "%d without a network; `stellar endpoint ls -o wide` says why\n", unwell)
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ func (a *app) eventsCommand() *cobra.Command {
 	c := &eventsCmd{app: a}
 	cmd := &cobra.Command{
 		Use: "events", Short: "Show what happened on this node", Args: cobra.NoArgs,
-		Long: "Shows the events that the agent remembers, oldest first. With -o json, one object a line.",
+		Long: "Shows the events that the agent remembers, oldest first. With -f and -o json, one\n" +
+			"object a line.",
 	}
 	cmd.Flags().BoolVarP(&c.follow, "follow", "f", false, "go on with new events until interrupted")
 	cmd.Flags().StringVar(&c.since, "since", "", "only events since a time (RFC 3339) or an age (10m)")
@@ -49,7 +50,19 @@ func (c *eventsCmd) Run(ctx context.Context, _ []string, stdout, _ io.Writer) er
 			return err
 		}
 	}
-	err = cl.Events(ctx, api.EventQuery{Follow: c.follow, Since: since}, func(e api.Event) error { return c.print(stdout, e) })
+	query := api.EventQuery{Follow: c.follow, Since: since}
+	if !c.follow && c.app.output == formatJSON {
+		items := []api.Event{}
+		err := cl.Events(ctx, query, func(e api.Event) error {
+			items = append(items, e)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return listing[api.Event]{kind: "EventList"}.print(c.app, stdout, items)
+	}
+	err = cl.Events(ctx, query, func(e api.Event) error { return c.print(stdout, e) })
 	if c.follow && errors.Is(err, context.Canceled) {
 		return nil // being interrupted is how following ends
 	}

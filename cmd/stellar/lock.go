@@ -30,8 +30,8 @@ type dataDir struct {
 // openDataDir makes the directory, 0700, if it does not exist, makes sure that
 // it is ours and locks it. It refuses, with the reason, a directory of another
 // user, one that has other people's files, one of a newer format, one that
-// cannot be written, and one that another agent uses. No file is written in a
-// directory that is refused, except the empty lock of one that is ours.
+// cannot be written, and one that another agent uses. Nothing in a directory that
+// is refused is changed.
 func openDataDir(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -108,6 +108,10 @@ func judgeDataDir(path string, root *os.Root) (marked bool, err error) {
 			return false, err
 		}
 	}
+	// os.Root follows links inside the directory, even with O_NOFOLLOW.
+	if l, err := root.Lstat(lockName); err == nil && !l.Mode().IsRegular() {
+		return false, api.Errorf(api.CodeConflict, "data directory %s: %s is not a regular file", path, lockName)
+	}
 	if info.Mode().Perm()&0o077 != 0 {
 		if err := root.Chmod(".", 0o700); err != nil {
 			return false, fmt.Errorf("data directory %s: %w", path, err)
@@ -156,7 +160,7 @@ func markDataDir(root *os.Root) error {
 // lockIn takes the lock or says which pid has it. The kernel drops the lock when
 // the process ends, however it ends; the pid in the file is only for people.
 func lockIn(path string, root *os.Root) (*dataDir, error) {
-	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s cannot be written: %w", path, err)
 	}
