@@ -1,0 +1,14 @@
+package integration
+
+import "testing"
+
+// BenchmarkTable measures a node and its peers and prints one table; `make bench`
+// runs it. It takes some minutes. See envReport, envJSON and envQuick.
+func BenchmarkTable(b *testing.B) {
+	b.ReportMetric(0, "ns/op") // the table says it all
+	t := &table{}
+	t.Machine = append(t.Machine, load("before"))
+	benchAttach(b, t)
+	t.Machine = append(t.Machine, load("after"))
+	t.publish(b)
+}
