@@ -17,6 +17,10 @@ const (
 	generations = 16
 	// createTries bounds repeats of one request because something was in its way.
 	createTries = 8
+	// runningLimit bounds the wait for the kernel to act on the carrier. It does so
+	// when asked (Linux 6.8) or within a second.
+	runningLimit = 2 * time.Second
+	runningPoll  = time.Millisecond
 	// firstIndex is the index of the first interface that is made in a namespace.
 	firstIndex = 2
 )
@@ -25,8 +29,8 @@ const (
 var defaultRoute = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 
 // Attach gives a container its interface. When it returns nil the interface is
-// up with its address and route, and the host's end is an active port of the
-// bridge. An owner that is attached already keeps its link; what is wrong with
+// up with its address and route, the host's end is an active port of the bridge,
+// and the first packet passes. An owner that is attached already keeps its link; what is wrong with
 // it is put right. On an error nothing that this call made stays.
 //
 // A new attachment costs one veth request, one datagram to the host namespace and
@@ -35,7 +39,7 @@ var defaultRoute = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 // than its old namespace died) is deleted first.
 //
 // Errors: ErrInvalid, ErrFull, ErrInterfaceExists, ErrDefaultRouteExists,
-// ErrRouteExists, ErrNoSubnet, ErrForeignBridge, or the kernel's.
+// ErrRouteExists, ErrNotRunning, ErrNoSubnet, ErrForeignBridge, or the kernel's.
 func (n *Network) Attach(ctx context.Context, spec Spec) (Endpoint, Timing, error) {
 	start := time.Now()
 	var t Timing
@@ -290,7 +294,35 @@ func (a *attachment) inside() error {
 		return fmt.Errorf("set up %s: %w", a.spec.Ifname, err)
 	}
 	if errors.Is(r[len(r)-1].Err, unix.EEXIST) {
-		return a.foreignRoute(dst, conflict)
+		if err := a.foreignRoute(dst, conflict); err != nil {
+			return err
+		}
+	}
+	return a.running()
+}
+
+// running waits until packets pass. "Up" is not enough: the kernel acts on a new
+// carrier later, on a work queue, and until then drops what is sent. If that is
+// the first address resolution, its sender waits a second before it tries again.
+func (a *attachment) running() error {
+	deadline := time.Now().Add(runningLimit)
+	for _, end := range []struct {
+		c     *nlx.Conn
+		index int
+	}{{a.guest, a.peer}, {a.host, a.index}} {
+		for {
+			l, err := end.c.LinkByIndex(end.index)
+			if err != nil {
+				return fmt.Errorf("wait for carrier: %w", err)
+			}
+			if l.Running {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%w: %s", ErrNotRunning, l.Name)
+			}
+			time.Sleep(runningPoll)
+		}
 	}
 	return nil
 }

@@ -3,9 +3,11 @@ package netsetup
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +54,9 @@ func newBed(t testing.TB, change ...func(*Config)) *bed {
 			defer b.mu.Unlock()
 			b.lost = append(b.lost, e)
 		},
+	}
+	if os.Getenv("STELLAR_TEST_LOG") != "" {
+		b.cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	for _, c := range change {
 		c(&b.cfg)
@@ -192,15 +197,32 @@ func eventually(t testing.TB, limit time.Duration, what string, check func() err
 	}
 }
 
-func (b *bed) repaired(what string) bool {
+// reports returns what OnRepair and OnLost have been told.
+func (b *bed) reports() (repairs []string, lost []Endpoint) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, r := range b.repairs {
-		if strings.HasPrefix(r, what) {
-			return true
-		}
+	return slices.Clone(b.repairs), slices.Clone(b.lost)
+}
+
+func (b *bed) repaired(what string) bool {
+	repairs, _ := b.reports()
+	return slices.ContainsFunc(repairs, func(r string) bool { return strings.HasPrefix(r, what) })
+}
+
+// lostOnly returns nil when exactly the owner's endpoint was reported lost.
+func (b *bed) lostOnly(o ipam.Owner) error {
+	if _, lost := b.reports(); len(lost) != 1 || lost[0].Owner != o {
+		return fmt.Errorf("lost: %+v", lost)
 	}
-	return false
+	return nil
+}
+
+// quiet fails the test if anything was reported.
+func (b *bed) quiet() {
+	b.t.Helper()
+	if repairs, lost := b.reports(); len(repairs)+len(lost) > 0 {
+		b.t.Errorf("repairs %v, lost %+v", repairs, lost)
+	}
 }
 
 func (b *bed) hostSays(want string, args ...string) error {

@@ -35,6 +35,7 @@ type Config struct {
 	Mode    ipam.Mode    // zero: ModeBridge, the only one built
 	MTU     int          // bytes; 0: that of the default route's interface
 	Bridge  string       // empty: DefaultBridge
+	Uplinks []string     // interfaces that lead to peers, besides those of the default routes
 
 	// Masquerade lets packets from this subnet to outside the network leave
 	// under the host's address.
@@ -73,6 +74,11 @@ func (c Config) Validate() error {
 	}
 	if !validIfname(c.Bridge) {
 		bad("bridge name %q", c.Bridge)
+	}
+	for _, u := range c.Uplinks {
+		if !validIfname(u) {
+			bad("uplink name %q", u)
+		}
 	}
 	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU) {
 		bad("MTU %d", c.MTU)

@@ -28,6 +28,8 @@ var (
 	ErrRouteExists = errors.New("container has a route to the network")
 	// ErrFull is returned when the node has as many endpoints as one bridge carries.
 	ErrFull = errors.New("bridge is full")
+	// ErrNotRunning is returned when a pair is up but the kernel finds no carrier.
+	ErrNotRunning = errors.New("link is not running")
 	// ErrForeignBridge is returned when an interface with the bridge's name
 	// exists that is not a bridge of ours.
 	ErrForeignBridge = errors.New("interface is not our bridge")

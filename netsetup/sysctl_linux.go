@@ -77,13 +77,14 @@ type forwarding struct {
 	read    bool     // opened was taken over from the kernel's record
 }
 
-// uplinks returns the names of the default routes' interfaces.
-func uplinks(c *nlx.Conn) ([]string, error) {
+// uplinks returns the names of the default routes' interfaces and of the
+// configured ones.
+func (n *Network) uplinks(c *nlx.Conn) ([]string, error) {
 	routes, err := c.Routes(0)
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	names := slices.Clone(n.cfg.Uplinks)
 	for _, i := range defaultRouteLinks(routes) {
 		l, err := c.LinkByIndex(i)
 		if errors.Is(err, unix.ENODEV) {
@@ -92,7 +93,9 @@ func uplinks(c *nlx.Conn) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, l.Name)
+		if !slices.Contains(names, l.Name) {
+			names = append(names, l.Name)
+		}
 	}
 	return names, nil
 }
@@ -134,7 +137,7 @@ func (n *Network) syncFilterLocked() error {
 		return err
 	}
 	defer n.release(c)
-	names, err := uplinks(c)
+	names, err := n.uplinks(c)
 	if err != nil {
 		return err
 	}

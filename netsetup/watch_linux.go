@@ -61,6 +61,7 @@ type watch struct {
 	n          *Network
 	gen        *nlx.Conn
 	generation uint32 // of the rules, at the last check
+	portsOf    int64  // index of the bridge when the ports were last looked at
 	wake       chan struct{}
 
 	mu   sync.Mutex // guards news
@@ -211,16 +212,16 @@ func (w *watch) act(ctx context.Context) error {
 	}
 	var errs []error
 	if s.bridge || s.uplinks {
-		before := w.n.bridge.Load()
 		errs = append(errs, w.n.syncBridge(ctx))
-		if w.n.bridge.Load() != before {
-			errs = append(errs, w.n.syncPorts(ctx))
-		}
 	}
 	if s.uplinks {
 		errs = append(errs, w.n.syncFilter(ctx))
 	}
-	errs = append(errs, w.n.repairPorts(ctx, slices.Sorted(maps.Keys(s.ports))))
+	if w.newBridge() {
+		errs = append(errs, w.ports(ctx))
+	} else {
+		errs = append(errs, w.n.repairPorts(ctx, slices.Sorted(maps.Keys(s.ports))))
+	}
 	return errors.Join(errs...)
 }
 
@@ -239,7 +240,24 @@ func (w *watch) poll(ctx context.Context) error {
 	} else if changed, err := w.n.legacyChanged(); changed || err != nil {
 		errs = append(errs, err, w.n.syncForward(ctx))
 	}
+	if w.newBridge() {
+		errs = append(errs, w.ports(ctx))
+	}
 	return errors.Join(errs...)
+}
+
+// newBridge reports whether somebody, possibly an Attach, has made the bridge
+// anew since the ports were last looked at.
+func (w *watch) newBridge() bool { return w.n.bridge.Load() != w.portsOf }
+
+// ports looks at all ports.
+func (w *watch) ports(ctx context.Context) error {
+	bridge := w.n.bridge.Load()
+	if err := w.n.syncPorts(ctx); err != nil {
+		return err
+	}
+	w.portsOf = bridge
+	return nil
 }
 
 // rules compares all rules and remembers the generation at which they were right.
@@ -272,7 +290,7 @@ func (n *Network) legacyChanged() (bool, error) {
 // audit compares everything.
 func (w *watch) audit(ctx context.Context) error {
 	w.take() // all of it is looked at now
-	err := errors.Join(w.n.syncBridge(ctx), w.rules(ctx), w.n.load(ctx), w.n.syncPorts(ctx))
+	err := errors.Join(w.n.syncBridge(ctx), w.rules(ctx), w.n.load(ctx), w.ports(ctx))
 	if err == nil {
 		w.n.ensured.Store(true)
 	}

@@ -28,8 +28,10 @@ type Link struct {
 	Master int    // index of the bridge, 0: none
 	Group  uint32 // 0 is the kernel's default
 	Up     bool
-	Peer   int // a veth's other end: its index in its own namespace
-	NSID   int // namespace of the other end, numbered by this namespace; NoNSID
+	// Running: up, with a carrier, and the kernel has acted on both: packets pass.
+	Running bool
+	Peer    int // a veth's other end: its index in its own namespace
+	NSID    int // namespace of the other end, numbered by this namespace; NoNSID
 }
 
 // ParseLink decodes the payload of an RTM_NEWLINK or RTM_DELLINK message.
@@ -37,10 +39,12 @@ func ParseLink(b []byte) (Link, error) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return Link{}, fmt.Errorf("link message of %d bytes", len(b))
 	}
+	flags := binary.NativeEndian.Uint32(b[8:])
 	l := Link{
-		Index: int(int32(binary.NativeEndian.Uint32(b[4:]))),
-		Up:    binary.NativeEndian.Uint32(b[8:])&unix.IFF_UP != 0,
-		NSID:  NoNSID,
+		Index:   int(int32(binary.NativeEndian.Uint32(b[4:]))),
+		Up:      flags&unix.IFF_UP != 0,
+		Running: flags&unix.IFF_RUNNING != 0,
+		NSID:    NoNSID,
 	}
 	attrs(b[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {
 		switch typ {
@@ -76,7 +80,8 @@ func ParseLink(b []byte) (Link, error) {
 	return l, nil
 }
 
-// LinkByIndex returns the interface; an absent one is unix.ENODEV.
+// LinkByIndex returns the interface; an absent one is unix.ENODEV. Since Linux
+// 6.8 the kernel first acts on a change of carrier that it has put off.
 func (c *Conn) LinkByIndex(index int) (Link, error) {
 	return c.getLink(NewMessage(unix.RTM_GETLINK, 0).Raw(ifinfomsg(index, 0, 0)))
 }

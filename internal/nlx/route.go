@@ -2,6 +2,7 @@ package nlx
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -150,6 +151,9 @@ func (c *Conn) Routes(index int) ([]Route, error) {
 		m.Uint32(unix.RTA_OIF, uint32(index))
 	}
 	data, err := c.Dump(m)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // the kernel makes the table with its first route
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
