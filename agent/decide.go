@@ -115,12 +115,14 @@ func decide(f facts) plan {
 	return decideWanted(f)
 }
 
+const reasonInhabited = "the container's record was deleted, its namespace is still in use"
+
 // decideGone: the record does not exist. Its address stays while its link may
 // carry it: containerd can delete a record while the task runs.
 func decideGone(f facts) plan {
 	switch {
 	case f.endpoint != placeNone && f.inhabited:
-		return plan{reason: "the container's record was deleted, its namespace is still in use", recheck: inhabitedPause}
+		return plan{reason: reasonInhabited, recheck: inhabitedPause}
 	case !f.evidence && (f.lease || f.endpoint != placeNone):
 		return plan{recheck: absentPause}
 	}

@@ -61,6 +61,15 @@ type RejectError struct {
 
 func (e *RejectError) Error() string { return e.Reason }
 
+// heals reports whether the cause may go when an address becomes free.
+func (e *RejectError) heals() bool {
+	switch e.Code {
+	case "address-taken", "address-reserved", "subnet-full", "node-full":
+		return true
+	}
+	return false
+}
+
 func rejectf(code, format string, args ...any) *RejectError {
 	return &RejectError{Code: code, Reason: fmt.Sprintf(format, args...)}
 }

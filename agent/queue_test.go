@@ -73,11 +73,11 @@ func TestQueueOneWorkerPerKey(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Minute)
+		stop()
+		wg.Wait()
 		if most != 3 {
 			t.Errorf("%d at once, want 3", most)
 		}
-		stop()
-		wg.Wait()
 		if n := q.len(); n != 0 {
 			t.Errorf("%d keys left", n)
 		}

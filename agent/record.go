@@ -41,6 +41,7 @@ type record struct {
 	labels    map[string]string
 	taskPID   int
 	unsettled bool // not as it should be: look again at each listing
+	heals     bool // rejected for want of an address that may become free
 	shown     Endpoint
 }
 
@@ -100,6 +101,28 @@ func (a *Agent) setOwner(r *record, o ipam.Owner) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r.owner = o
+}
+
+func (a *Agent) setHeals(r *record, heals bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r.heals = heals
+}
+
+// AddressFreed has the containers looked at again that were rejected for want of
+// an address: one has become free.
+func (a *Agent) AddressFreed() {
+	a.mu.Lock()
+	var keys []events.Key
+	for key, r := range a.records {
+		if r.heals && r.shown.State == StateRejected {
+			keys = append(keys, key)
+		}
+	}
+	a.mu.Unlock()
+	for _, key := range keys {
+		a.queue.add(key)
+	}
 }
 
 // serve notes that r's endpoint serves the namespace id.

@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 )
 
@@ -133,12 +134,27 @@ func (j *job) showRejected(why *RejectError) {
 	e := j.face()
 	e.State, e.Reason = StateRejected, why.Reason
 	was := j.show(j.record, e, true)
+	j.setHeals(j.record, why.heals())
 	if was.State == StateRejected && was.Reason == e.Reason {
 		return
 	}
 	j.cfg.Metrics.rejected(why.Code)
 	j.log.Warn("container rejected", "container", j.key, "reason", why.Reason)
 	j.Record("reject", j.key.String(), why.Reason)
+}
+
+// showStray publishes what a container that is no more still holds.
+func (j *job) showStray(s stray) {
+	held, ok := j.cfg.Leases.Lookup(s.owner)
+	if !ok {
+		return
+	}
+	e := Endpoint{Key: j.key, Owner: s.owner, Network: ipam.DefaultNetwork, Address: held.Addr, Ifname: s.owner.Interface, State: StateBound}
+	e.Reason = "the container has not been found yet"
+	if s.endpoint {
+		e.State, e.Grade, e.Reason = StateAttached, GradeAdopted, reasonInhabited
+	}
+	j.show(j.record, e, true)
 }
 
 // showFailure publishes an attempt that failed and comes again.

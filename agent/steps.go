@@ -181,5 +181,6 @@ func (j *job) release(ctx context.Context, o ipam.Owner) error {
 	}
 	j.log.Info("address released", "container", j.key, "ip", held.Addr)
 	j.Record("release", j.key.String(), held.Addr.String()+" released")
+	j.AddressFreed()
 	return nil
 }

@@ -76,6 +76,10 @@ func (j *job) converge(ctx context.Context) error {
 	if p.recheck > 0 || left {
 		j.queue.addAfter(j.key, max(p.recheck, inhabitedPause))
 	}
+	if left && p.hide {
+		j.showStray(j.strays[0])
+		return nil
+	}
 	j.showOutcome(f, p)
 	return nil
 }

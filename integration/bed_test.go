@@ -23,6 +23,9 @@ import (
 // (without it for benchmarks).
 var binary string
 
+// raceOptions: the detector otherwise sleeps for a second at each exit.
+const raceOptions = "GORACE=halt_on_error=1 atexit_sleep_ms=0"
+
 // probe is the program that tells what network it has, for use on hosts; the
 // image of that name has it for containers.
 var probe string
@@ -137,7 +140,7 @@ func (n *node) startAgent(extra ...string) {
 	defer out.Close()
 	cmd, start := n.host.Command(binary, n.args(extra...)...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	cmd.Env = append(os.Environ(), raceOptions)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := start(); err != nil {
 		n.t.Fatal(err)
@@ -181,6 +184,7 @@ func (n *node) run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, append([]string{"-a", "unix://" + filepath.Join(n.dir, "run", "stellar.sock")}, args...)...)
+	cmd.Env = append(os.Environ(), raceOptions)
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	if err := cmd.Run(); err != nil {
@@ -206,18 +210,32 @@ type endpoint struct {
 
 func (n *node) endpoints() map[string]endpoint {
 	n.t.Helper()
+	es, err := n.list()
+	if err != nil {
+		n.t.Fatalf("%v\n%s", err, n.tail())
+	}
+	return es
+}
+
+// list fails while the node is starting.
+func (n *node) list() (map[string]endpoint, error) {
+	n.t.Helper()
+	text, err := n.run("endpoint", "ls", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
 	var list struct {
 		Kind  string
 		Items []endpoint
 	}
-	if err := json.Unmarshal([]byte(n.cli("endpoint", "ls", "-o", "json")), &list); err != nil || list.Kind != "EndpointList" {
+	if err := json.Unmarshal([]byte(text), &list); err != nil || list.Kind != "EndpointList" {
 		n.t.Fatalf("endpoint ls -o json: kind %q, %v", list.Kind, err)
 	}
 	out := map[string]endpoint{}
 	for _, e := range list.Items {
 		out[e.Namespace+"/"+e.Container] = e
 	}
-	return out
+	return out, nil
 }
 
 // await waits until the container's endpoint is in the state, and returns it.
@@ -229,7 +247,11 @@ func (n *node) await(id, state string) endpoint {
 	}
 	var e endpoint
 	n.eventually(15*time.Second, id+" is "+state, func() error {
-		e = n.endpoints()[id]
+		es, err := n.list()
+		if err != nil {
+			return err
+		}
+		e = es[id]
 		if e.State != state {
 			return fmt.Errorf("%+v", e)
 		}

@@ -9,6 +9,8 @@ func BenchmarkTable(b *testing.B) {
 	t := &table{}
 	t.Machine = append(t.Machine, load("before"))
 	benchAttach(b, t)
+	n := startBenchNode(b)
+	benchRun(b, t, n)
 	t.Machine = append(t.Machine, load("after"))
 	t.publish(b)
 }

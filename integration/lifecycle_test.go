@@ -33,8 +33,10 @@ func (n *node) pinging(id, addr string) (lost func() (sent, missing int)) {
 		_ = cmd.Wait()
 	})
 	n.t.Cleanup(stop)
+	began := time.Now()
 	return func() (int, int) {
 		n.t.Helper()
+		time.Sleep(time.Until(began.Add(time.Second))) // a second at least, or few pings say little
 		stop()
 		m := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`).FindStringSubmatch(out.String())
 		if m == nil {

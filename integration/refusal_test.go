@@ -98,7 +98,7 @@ func TestSharedNamespace(t *testing.T) {
 	if b := n.await("b", "shared"); b.Address != a.Address {
 		t.Errorf("shares %s, want %s", b.Address, a.Address)
 	}
-	if out, err := n.exec("b", "ip", "-o", "link"); err != nil || strings.Count(out, "eth") != 1 {
+	if out, err := n.exec("b", "ip", "-o", "link"); err != nil || strings.Count(out, "eth0") != 1 || strings.Contains(out, "stellar0") {
 		t.Errorf("interfaces: %v\n%s", err, out)
 	}
 	// The namespace outlives the container that brought the address.

@@ -175,6 +175,7 @@ func (n *Node) Release(ctx context.Context, r api.Release) (string, error) {
 	if !own {
 		return "reservation", n.propose(ctx, p, ipam.UnreserveAddress{Network: p.network.Name, Prefix: r.Prefix})
 	}
+	defer p.agent.AddressFreed()
 	if held, ok := p.holder.LookupAddr(r.Prefix.Addr()); ok {
 		return "lease", n.releaseLease(ctx, p, held.Owner, r)
 	}
