@@ -70,7 +70,8 @@ func (s *bridgeSync) repaired(what string) {
 	s.n.cfg.OnRepair("bridge", s.n.cfg.Bridge)
 }
 
-// uplinkMTU decides the MTU of the bridge and of new endpoints.
+// uplinkMTU decides the MTU of the bridge and of new endpoints. While there is no
+// default route it stays what it was: an uplink that flaps moves nothing.
 func (s *bridgeSync) uplinkMTU() error {
 	mtu := s.n.cfg.MTU
 	if mtu == 0 {
@@ -78,7 +79,9 @@ func (s *bridgeSync) uplinkMTU() error {
 		if err != nil {
 			return err
 		}
-		mtu = defaultMTU
+		if mtu = s.n.MTU(); mtu == 0 {
+			mtu = defaultMTU
+		}
 		if uplinks := defaultRouteLinks(routes); len(uplinks) > 0 {
 			if l, err := s.c.LinkByIndex(uplinks[0]); err == nil {
 				mtu = l.MTU

@@ -48,6 +48,9 @@ func (s *Subscription) Close() error { return s.file.Close() }
 // notifications were lost; the subscription goes on after that. One goroutine
 // receives.
 func (s *Subscription) Receive(ctx context.Context, fn func(typ uint16, body []byte)) error {
+	if err := s.file.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("netlink receive: %w", err)
+	}
 	stop := context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	raw, err := s.file.SyscallConn()
