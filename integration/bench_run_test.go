@@ -51,7 +51,9 @@ func benchRun(b *testing.B, t *table, n *node) {
 		n.mustBeLeased(id)
 		created := timeline.taskCreate(b, n, id)
 		up := kernel.ready(b, told.attrs["ip"])
-		n.mustRemove(id)
+		if err := n.remove(id); err != nil {
+			b.Fatal(err)
+		}
 		p.done(i)
 		if i < benchWarm {
 			continue
@@ -76,16 +78,6 @@ func benchRun(b *testing.B, t *table, n *node) {
 	t.spread("/tasks/create → endpoint up, by a watcher of the kernel", "ms", seen, bar{p50: 4, p99: 20})
 	t.spread("  watcher − agent: what the agent leaves out", "ms", ahead, bar{p50: watchSlack})
 	t.value("  ready before the program's first instruction", "%", len(total), 100*float64(early)/float64(max(len(total), 1)), bar{})
-}
-
-// mustRemove deletes a container and its task.
-func (n *node) mustRemove(id string) {
-	n.t.Helper()
-	for _, args := range [][]string{{"tasks", "rm", "-f", id}, {"containers", "rm", id}} {
-		if _, err := n.containerd.Ctr(append([]string{"-n", "default"}, args...)...); err != nil {
-			n.t.Fatal(err)
-		}
-	}
 }
 
 // mustBeLeased fails the benchmark unless the lease is committed: a provisional

@@ -10,7 +10,15 @@ func BenchmarkTable(b *testing.B) {
 	t.Machine = append(t.Machine, load("before"))
 	benchAttach(b, t)
 	n := startBenchNode(b)
+	version, err := n.containerd.Ctr("version")
+	if err != nil {
+		b.Fatal(err)
+	}
+	t.Machine = append([]string{machine(serverVersion(version))}, t.Machine...)
 	benchRun(b, t, n)
+	before := n.rested(b)
+	benchIdle(b, t, n)
+	benchLeak(b, t, n, before)
 	t.Machine = append(t.Machine, load("after"))
 	t.publish(b)
 }
