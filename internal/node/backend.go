@@ -158,6 +158,7 @@ func (n *Node) Status(context.Context) (api.StatusReport, error) {
 	}
 	if p == nil {
 		add(api.CheckReady, api.Warn, phase)
+		add(api.CheckLeader, api.Warn, "no leader yet")
 		return r, nil
 	}
 	r.Cluster = p.clusterID()

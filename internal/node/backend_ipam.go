@@ -8,6 +8,7 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/routes"
 )
 
 // Nodes implements server.Backend.
@@ -53,7 +54,11 @@ func (n *Node) Routes(context.Context) ([]api.Route, error) {
 	}
 	var out []api.Route
 	for _, s := range p.routes.Status() {
-		out = append(out, api.Route{Destination: s.Destination, Via: s.Gateway, Dev: s.Device, Node: s.Node, State: string(s.State)})
+		dev := s.Device
+		if s.Kind == routes.Unreachable {
+			dev = "unreachable" // as ip(8) names it
+		}
+		out = append(out, api.Route{Destination: s.Destination, Via: s.Gateway, Dev: dev, Node: s.Node, State: string(s.State)})
 	}
 	return out, nil
 }
