@@ -15,6 +15,7 @@ import (
 // bindOp is a Bind at work. It goes on when its caller leaves.
 type bindOp struct {
 	lease  *lease
+	again  bool    // the owner had this address before, and it has not gone to another since
 	flight *flight // nil: nothing is proposed
 	done   chan struct{}
 	held   Held  // set before done is closed
@@ -133,10 +134,14 @@ func (h *Holder) tryClaim(r BindRequest) (held Held, op *bindOp, wait <-chan str
 	l.owner, l.static, l.hostname = r.Owner, r.Want.IsValid(), r.Hostname
 	l.held, l.attached, l.confirmed, l.cooling = true, false, false, false
 	l.since = time.Now()
+	again := h.leases[l.addr] == l
+	if !again {
+		l.before = h.leases[l.addr]
+	}
 	h.leases[l.addr], h.owners[r.Owner] = l, l
 	h.begin(l)
 	l.binding = true
-	return Held{}, &bindOp{lease: l, done: l.op}, nil, nil
+	return Held{}, &bindOp{lease: l, again: again, done: l.op}, nil, nil
 }
 
 // takeAddress takes an address out of the picker. The caller holds h.mu.
@@ -290,23 +295,30 @@ func (h *Holder) finishBind(op *bindOp, how outcome, perr, jerr error) {
 	l.held = false
 	delete(h.owners, l.owner)
 	if how == refused && jerr == nil {
-		h.undo(l, perr)
-	} else if how == absent && l.flight == nil && l.released == 0 {
+		h.undo(l, op.again, perr)
+	} else if how == absent && !op.again {
 		h.drop(l) // nobody knows of it but, perhaps, the journal that has failed
 	} else {
 		h.cool(l)
 	}
 }
 
-// undo takes a bind that the state refused out of the journal again. The caller
-// holds h.mu, which it gives up meanwhile: l.op keeps the lease as it is.
-func (h *Holder) undo(l *lease, why error) {
+// undo makes the journal say again what it said before a bind that the state
+// refused. The caller holds h.mu, which it gives up meanwhile: l.op keeps the lease
+// as it is.
+func (h *Holder) undo(l *lease, again bool, why error) {
+	r := journal.Record{Op: journal.OpFree, Addr: l.addr}
+	if again {
+		r = l.record(journal.OpRelease, h.fence)
+	} else if l.before != nil {
+		r = l.before.record(journal.OpRelease, h.fence)
+	}
 	h.mu.Unlock()
-	// Until the journal says free, a restart would propose the bind again; so the
-	// address is not handed out before.
-	err := h.journal.Append(context.Background(), journal.Record{Op: journal.OpFree, Addr: l.addr})
+	// Until this is durable a restart would propose the bind again; so the address is
+	// not handed out before.
+	err := h.journal.Append(context.Background(), r)
 	h.mu.Lock()
-	if err != nil {
+	if again || err != nil {
 		h.cool(l)
 		return
 	}

@@ -154,6 +154,7 @@ func (h *Holder) Counts() Counts {
 			c.Attached++
 		case l.held:
 			c.Bound++
+		case h.kept[l.addr]: // counted as reserved
 		case l.flight != nil || !h.cooled(l, now):
 			c.Cooling++
 		}
@@ -234,15 +235,25 @@ func (h *Holder) landed(f *flight) {
 	h.flights = slices.DeleteFunc(h.flights, func(g *flight) bool { return g == f })
 }
 
-// drop forgets a lease whose address nobody ever used. The caller holds h.mu.
+// drop forgets a lease that nobody was told of. The address is again what it was
+// before. The caller holds h.mu.
 func (h *Holder) drop(l *lease) {
 	if h.owners[l.owner] == l {
 		delete(h.owners, l.owner)
 	}
-	if h.leases[l.addr] == l {
-		delete(h.leases, l.addr)
-		h.picker.Free(l.addr)
+	if h.leases[l.addr] != l {
+		return
 	}
+	delete(h.leases, l.addr)
+	if p := l.before; p != nil {
+		h.leases[l.addr] = p
+		if !h.cooled(p, h.now()) {
+			p.cooling = false
+			h.cool(p)
+			return
+		}
+	}
+	h.picker.Free(l.addr)
 }
 
 // halt stops all picking and proposing for good. The caller holds h.mu.
@@ -262,7 +273,7 @@ func (h *Holder) begin(l *lease) {
 // end ends what begin began. The caller holds h.mu.
 func (h *Holder) end(l *lease) {
 	close(l.op)
-	l.op, l.binding = nil, false
+	l.op, l.binding, l.before = nil, false, nil
 	h.ops.Done()
 }
 

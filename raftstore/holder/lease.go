@@ -69,6 +69,7 @@ type lease struct {
 
 	op      chan struct{} // of the Bind or Release that is working on it; closed at its end
 	binding bool          // that is a Bind: the owner does not have it yet
+	before  *lease        // while binding: the released lease of the address that it replaces
 	flight  *flight       // the proposal about it whose outcome is not known yet
 }
 

@@ -18,6 +18,7 @@ type desired struct {
 	attached bool // held: what the replica shall be told, if mark
 	mark     bool // held: attached has lasted long enough to be told
 	cooled   bool // released: the cool-down is over
+	yields   bool // held: a reservation of the address that nobody was told of ends
 	locked   bool // something is under way: left alone this time
 }
 
@@ -92,6 +93,11 @@ func (p *plan) planHeld(f ipam.Fence, d desired, l ipam.Lease, active map[ipam.O
 		}
 		c.others = append(c.others, other)
 		c.commands = append(c.commands, ipam.ReleaseLease{Fence: f, Addr: other, Owner: d.owner})
+	}
+	if d.yields {
+		c.commands = append(c.commands, ipam.UnreserveAddress{
+			Network: f.Subnet.Network, Prefix: netip.PrefixFrom(d.addr, d.addr.BitLen()), Node: f.Node, Epoch: f.Epoch,
+		})
 	}
 	c.commands = append(c.commands, ipam.BindLease{
 		Fence: f, Addr: d.addr, Owner: d.owner, Static: d.static, Hostname: d.hostname,

@@ -74,7 +74,7 @@ func (h *Holder) round(ctx context.Context) (next time.Duration, err error) {
 	h.mu.Lock()
 	stale := h.applyReservations(reserved)
 	h.recheck = false
-	want, due := h.desired()
+	want, due := h.desired(reserved)
 	h.mu.Unlock()
 	if len(stale) > 0 {
 		err = h.journal.Append(ctx, stale...)
@@ -82,16 +82,7 @@ func (h *Holder) round(ctx context.Context) (next time.Duration, err error) {
 	p := makePlan(h.fence, want, have)
 	h.confirm(p.shown)
 	err = errors.Join(err, h.forget(ctx, p.gone), h.takeStrays(ctx, p.strays))
-	for _, c := range p.binds {
-		if err := h.proposeBind(ctx, c); err != nil {
-			return next, err
-		}
-	}
-	for rest := range slices.Chunk(p.rest, maxBatch) {
-		if err := h.proposeRest(ctx, rest); err != nil {
-			return next, err
-		}
-	}
+	err = errors.Join(err, h.propose(ctx, p))
 	h.mu.Lock()
 	again := h.recheck
 	h.mu.Unlock()
@@ -102,6 +93,30 @@ func (h *Holder) round(ctx context.Context) (next time.Duration, err error) {
 		next = min(next, due)
 	}
 	return next, err
+}
+
+// errRefused is returned when the state refused a change. The next one may do.
+var errRefused = errors.New("refused")
+
+// propose proposes what the replica lacks. It goes on past a refusal, but not when
+// there is no answer: then the next would have none either.
+func (h *Holder) propose(ctx context.Context, p plan) error {
+	var refusals error
+	for _, c := range p.binds {
+		if err := h.proposeBind(ctx, c); errors.Is(err, errRefused) {
+			refusals = errors.Join(refusals, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	for rest := range slices.Chunk(p.rest, maxBatch) {
+		if err := h.proposeRest(ctx, rest); errors.Is(err, errRefused) {
+			refusals = errors.Join(refusals, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return refusals
 }
 
 // careForJournal compacts a journal that is large or has failed.
@@ -123,7 +138,7 @@ func (h *Holder) careForJournal(ctx context.Context) error {
 
 // desired returns what the journal says of each address, and after what time that
 // will be something else without anybody's doing. The caller holds h.mu.
-func (h *Holder) desired() (want map[netip.Addr]desired, due time.Duration) {
+func (h *Holder) desired(reserved map[netip.Addr]string) (want map[netip.Addr]desired, due time.Duration) {
 	want = make(map[netip.Addr]desired, len(h.leases))
 	now := h.now()
 	soon := func(left int64) {
@@ -142,6 +157,12 @@ func (h *Holder) desired() (want map[netip.Addr]desired, due time.Duration) {
 			soon(int64(h.cfg.MarkDelay) - (now - l.attachedAt))
 		case !d.held && l.cooling && !d.cooled:
 			soon(int64(h.cfg.CoolDown) - (now - l.released))
+		}
+		if _, ok := reserved[a]; ok && d.held {
+			// A Reserve whose outcome was unknown, and forgotten over a restart, was
+			// committed after the address had been given away.
+			_, told := h.reserved[a]
+			d.yields = !told
 		}
 		want[a] = d
 	}
@@ -211,7 +232,8 @@ func (h *Holder) retryFlights(ctx context.Context) error {
 			return err
 		}
 		if err := h.resolve(f, results); err != nil {
-			return err
+			// The plan sees what the replica lacks now.
+			h.log.Debug("a change of unknown outcome was refused", "error", err)
 		}
 	}
 	return nil
@@ -327,6 +349,9 @@ func (h *Holder) resolve(f *flight, results []ipam.Result) error {
 		l.spent = l.spent || l.request == f.env.Request
 		l.confirmed = l.confirmed || last == nil && l.held
 	}
+	if f.bind != nil {
+		results = results[len(results)-1:] // those before it make room, if they can
+	}
 	var refusal error
 	for _, r := range results {
 		switch {
@@ -334,7 +359,7 @@ func (h *Holder) resolve(f *flight, results []ipam.Result) error {
 		case fencing(r.Err):
 			h.halt(fmt.Errorf("%w: %w", ErrFenced, r.Err))
 		default:
-			refusal = r.Err
+			refusal = fmt.Errorf("%w: %w", errRefused, r.Err)
 		}
 	}
 	return refusal

@@ -149,8 +149,7 @@ func (h *Holder) applyReservations(replica map[netip.Addr]string) (stale []journ
 	}
 	for a := range h.kept {
 		if _, ok := want[a]; !ok && h.reserving[a] == 0 {
-			h.picker.Unreserve(a)
-			delete(h.kept, a)
+			h.handBack(a)
 		}
 	}
 	for a := range want {
@@ -159,6 +158,21 @@ func (h *Holder) applyReservations(replica map[netip.Addr]string) (stale []journ
 		}
 	}
 	return stale
+}
+
+// handBack ends a reservation in the picker. What kept the address back before does
+// so again. The caller holds h.mu.
+func (h *Holder) handBack(a netip.Addr) {
+	h.picker.Unreserve(a)
+	delete(h.kept, a)
+	switch l := h.leases[a]; {
+	case l == nil:
+	case l.held || l.flight != nil:
+		_ = h.picker.Take(a) // it was free a moment ago
+	case l.cooling && !h.cooled(l, h.now()):
+		l.cooling = false
+		h.cool(l)
+	}
 }
 
 // lastAddr returns the highest address of an IPv4 prefix.
