@@ -3,39 +3,53 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"stellar.io/stellar/events"
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/netsetup"
 )
 
 // adopt takes note of every endpoint in the kernel and every lease, before any
-// worker runs. Each is a stray until a look has found its container: what
-// nobody claims is let go on evidence, what somebody claims is taken up as it is.
+// worker runs, and shows them. What nobody claims is let go on evidence, what
+// its container claims is taken up as it is.
 func (a *Agent) adopt(ctx context.Context) error {
 	endpoints, err := a.cfg.Network.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list endpoints: %w", err)
 	}
+	// Endpoints first: of several owners with one key, theirs is the record.
 	inKernel := make(map[ipam.Owner]bool, len(endpoints))
 	for _, e := range endpoints {
 		inKernel[e.Owner] = true
+		a.adoptOwner(e.Owner, &e)
 	}
 	for _, h := range a.cfg.Leases.All() {
-		a.adoptOwner(h.Owner, inKernel[h.Owner])
-		delete(inKernel, h.Owner)
-	}
-	for owner := range inKernel {
-		a.adoptOwner(owner, true)
+		if !inKernel[h.Owner] {
+			a.adoptOwner(h.Owner, nil)
+		}
 	}
 	return nil
 }
 
-func (a *Agent) adoptOwner(o ipam.Owner, endpoint bool) {
+func (a *Agent) adoptOwner(o ipam.Owner, e *netsetup.Endpoint) {
 	if o.Kind != ipam.OwnerContainer {
 		return // its own client ends it
 	}
-	r := a.record(events.Key{Namespace: o.Namespace, ID: o.ID})
-	r.strays = append(r.strays, stray{owner: o, endpoint: endpoint})
+	r := a.record(keyOf(o))
+	if r.owner != (ipam.Owner{}) {
+		r.strays = append(r.strays, stray{owner: o, endpoint: e})
+		return
+	}
+	r.endpoint = e
+	a.setOwner(r, o)
+	j := job{Agent: a, record: r}
+	shown := j.face()
+	shown.Network, shown.Created, shown.State = ipam.DefaultNetwork, time.Unix(0, o.Created), StateBound
+	if e != nil {
+		shown.State, shown.Grade = StateAttached, GradeAdopted
+	}
+	a.show(r, shown, true)
 }
 
 // watch sees the process's exit by its descriptor, whether containerd reports
@@ -48,10 +62,25 @@ func (a *Agent) watch(ctx context.Context, key events.Key, proc Process) {
 	})
 }
 
-// Lost has a container looked at whose endpoint vanished from the kernel or was
-// changed by others beyond repair.
+// lostPause is the least time between two losses of one endpoint's link that are
+// made good: a container can delete its interface as often as it likes.
+const lostPause = 10 * time.Second
+
+// Lost has a container looked at whose endpoint vanished from the kernel. That
+// happens with every task that ends; otherwise the endpoint is made anew.
 func (a *Agent) Lost(o ipam.Owner, what string) {
-	key := events.Key{Namespace: o.Namespace, ID: o.ID}
-	a.Record("lost", key.String(), what)
-	a.Repair(key)
+	key := keyOf(o)
+	a.mu.Lock()
+	r := a.records[key]
+	if r == nil || r.owner != o {
+		a.mu.Unlock()
+		return
+	}
+	h := a.hints[key]
+	h.repair, h.lost = true, what
+	a.hints[key] = h
+	wait := max(0, time.Until(r.lostUntil))
+	r.lostUntil = time.Now().Add(wait + lostPause)
+	a.mu.Unlock()
+	a.queue.addAfter(key, wait)
 }

@@ -46,11 +46,14 @@ type Config struct {
 	Network    Network
 	Logger     *slog.Logger // nil discards
 	Metrics    *Metrics     // nil measures nothing
-	// Workers bounds how many containers are worked on at once; 0 means 8.
+	// Workers bounds how many containers are worked on at once; 0 means 32.
 	Workers int
 }
 
-const defaultWorkers = 8
+// defaultWorkers is generous: most of a worker's time is waiting for containerd,
+// a commit, or a dying namespace (up to 200 ms), and new tasks must not queue
+// behind those.
+const defaultWorkers = 32
 
 // Agent converges the containers of this node. Make it with New, run it with Run.
 type Agent struct {
@@ -63,9 +66,9 @@ type Agent struct {
 	records map[events.Key]*record
 	hints   map[events.Key]hint
 	byNS    map[netsetup.NSID]events.Key // which endpoint serves a namespace
-	synced  bool                         // a full listing was seen
 	settled chan struct{}                // closed when the keys of the first listing have been worked on
-	pending map[events.Key]bool          // keys of the first listing not worked on yet
+	pending map[events.Key]bool          // those that have not; nil before the first listing
+	doubt   doubt
 	link    linkState
 
 	watchers sync.WaitGroup // one for each attached process
@@ -103,6 +106,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.closeRecords()
 	return nil
 }
+
+// keyOf is the container that holds an address.
+func keyOf(o ipam.Owner) events.Key { return events.Key{Namespace: o.Namespace, ID: o.ID} }
 
 // Endpoint is what is known of one container that asks for a network, or that
 // still has one. Fields are zero where they do not apply.
@@ -187,7 +193,7 @@ func (a *Agent) Containerd() (connected bool, since time.Time, err error) {
 func (a *Agent) Knows(o ipam.Owner) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := a.records[events.Key{Namespace: o.Namespace, ID: o.ID}]
+	r := a.records[keyOf(o)]
 	return r != nil && r.owner == o && !r.created.IsZero()
 }
 
@@ -209,16 +215,15 @@ func (a *Agent) Idle(ctx context.Context, key events.Key) error {
 // It reports false when nothing is known of the container.
 func (a *Agent) Repair(key events.Key) bool {
 	a.mu.Lock()
-	r := a.records[key]
-	if r != nil {
+	_, known := a.records[key]
+	if known {
 		h := a.hints[key]
 		h.repair = true
 		a.hints[key] = h
 	}
 	a.mu.Unlock()
-	if r == nil {
-		return false
+	if known {
+		a.queue.add(key)
 	}
-	a.queue.add(key)
-	return true
+	return known
 }

@@ -86,8 +86,6 @@ func (b *bed) mayDetach(o ipam.Owner, ns *fakeNS) bool {
 	return x.proc != nil && x.proc.ns == ns // it was given to the wrong container
 }
 
-func keyOf(o ipam.Owner) events.Key { return events.Key{Namespace: o.Namespace, ID: o.ID} }
-
 func (b *bed) start() {
 	ctx, stop := context.WithCancel(b.Context())
 	b.stop, b.log, b.reg = stop, &bytes.Buffer{}, prometheus.NewRegistry()

@@ -45,21 +45,22 @@ const (
 type place uint8
 
 const (
-	placeNone    place = iota // no endpoint
-	placeHere                 // in the namespace of the present task
-	placeOther                // in another namespace, or unknown whether in this one
-	placeForeign              // the present task's namespace is served by another container's endpoint
+	placeNone  place = iota // no endpoint
+	placeHere               // in the namespace of the present task
+	placeOther              // in another namespace, or unknown whether in this one
+	placeOld                // made for an earlier task, whose process has ended
 )
 
 // facts is all that decide looks at: one container, at one moment.
 type facts struct {
 	containerd answer
-	// evidence: a delete event was seen, or the record was absent from two
-	// healthy answers far enough apart. Without it a gone record may be a restart.
-	evidence bool
-	rejected bool // the labels ask for something that cannot be
+	// absence is how much longer a record that is gone must stay so before that
+	// is proof; 0: it is. Until then it may be a containerd that has just started.
+	absence  time.Duration
+	rejected bool // what the container asks for cannot be
 	wanted   bool // the labels ask for a network
 	path     bool // the spec names the namespace by a path, so its owner may be another container
+	foreign  bool // the present task's namespace is served by another container's endpoint
 	moved    bool // another address is asked for than the lease has
 	task     taskState
 	lease    bool
@@ -86,74 +87,78 @@ type plan struct {
 	hide    bool  // nothing is shown of the container any more
 	reason  string
 	recheck time.Duration // 0: only when something happens
+	backoff bool          // nothing was learned: look again with growing pauses
 }
 
 const (
 	// absentPause is the least time between two looks that prove a record's absence.
 	absentPause = 5 * time.Second
+	// doubtPause takes its place while containerd seems to have lost all it knew.
+	doubtPause = 10 * time.Minute
 	// inhabitedPause is how often a namespace that outlives its task is looked at.
 	inhabitedPause = time.Second
-	// unknownPause is how soon a task is asked for again that containerd had no answer about.
-	unknownPause = time.Second
 )
 
 // decide says what to do about one container. It is pure, total and idempotent:
 // facts that match the plan's outcome give a plan without steps.
 func decide(f facts) plan {
-	switch f.containerd {
-	case answerUnknown:
-		return plan{}
-	case answerGone:
-		return decideGone(f)
-	}
 	switch {
-	case !f.wanted && !f.rejected:
-		return leave(f)
+	case f.containerd == answerUnknown:
+		return plan{}
+	case f.containerd == answerGone:
+		return decideGone(f)
 	case f.rejected:
 		return decideRejected(f)
+	case !f.wanted:
+		return leave(f)
 	}
 	return decideWanted(f)
 }
-
-const reasonInhabited = "the container's record was deleted, its namespace is still in use"
 
 // decideGone: the record does not exist. Its address stays while its link may
 // carry it: containerd can delete a record while the task runs.
 func decideGone(f facts) plan {
 	switch {
 	case f.endpoint != placeNone && f.inhabited:
-		return plan{reason: reasonInhabited, recheck: inhabitedPause}
-	case !f.evidence && (f.lease || f.endpoint != placeNone):
-		return plan{recheck: absentPause}
+		return plan{state: StateAttached, reason: "the container's record was deleted, its namespace is still in use", recheck: inhabitedPause}
+	case f.absence > 0 && (f.lease || f.endpoint != placeNone):
+		return plan{recheck: f.absence}
 	}
 	return leave(f)
 }
 
-// leave gives back whatever there is, link first.
+// leave gives back whatever there is.
 func leave(f facts) plan {
-	p := plan{hide: true}
-	if f.endpoint == placeHere || f.endpoint == placeOther {
-		p.steps = append(p.steps, stepDetach)
-	}
-	if f.lease {
-		p.steps = append(p.steps, stepRelease)
-	}
+	p := plan{steps: f.giveBack(), hide: true}
 	if f.containerd == answerGone {
 		p.steps = append(p.steps, stepForget)
 	}
 	return p
 }
 
+// giveBack: the link first, for its address must not be anybody else's before.
+func (f facts) giveBack() (steps []step) {
+	if f.endpoint != placeNone {
+		steps = append(steps, stepDetach)
+	}
+	if f.lease {
+		steps = append(steps, stepRelease)
+	}
+	return steps
+}
+
 // decideRejected takes nothing from a container that already runs with a
 // network; it loses the endpoint with its namespace, and keeps its lease.
 func decideRejected(f facts) plan {
-	p := plan{state: StateRejected}
 	switch {
-	case f.endpoint != placeHere && f.endpoint != placeOther:
-	case f.inhabited || f.task == taskUnknown:
-		p.state = StateAttached
-	default:
-		p.steps = append(p.steps, stepDetach)
+	case f.endpoint == placeNone:
+		return plan{state: StateRejected}
+	case !f.inhabited && f.task != taskUnknown:
+		return plan{steps: []step{stepDetach}, state: StateRejected}
+	}
+	p := plan{state: StateAttached}
+	if f.task == taskNone {
+		p.recheck = inhabitedPause
 	}
 	return p
 }
@@ -161,36 +166,33 @@ func decideRejected(f facts) plan {
 func decideWanted(f facts) plan {
 	switch f.task {
 	case taskUnknown:
-		return plan{recheck: unknownPause}
+		return plan{backoff: true}
 	case taskNone:
 		return decideIdle(f)
 	}
-	switch f.endpoint {
-	case placeHere:
+	switch {
+	case f.endpoint == placeHere:
 		return plan{state: StateAttached}
-	case placeForeign:
-		p := plan{state: StateShared}
-		if f.lease {
-			p.steps = append(p.steps, stepRelease)
-		}
-		return p
+	case f.foreign:
+		return plan{steps: f.giveBack(), state: StateShared}
+	case !f.lease, f.endpoint == placeNone:
+		return plan{steps: append(f.rebind(), stepAttach), state: StateAttached}
+	case f.endpoint == placeOld && f.moved:
+		return plan{steps: append([]step{stepDetach}, append(f.rebind(), stepAttach)...), state: StateAttached}
 	}
-	if f.endpoint == placeOther && f.lease {
-		// The attach replaces an endpoint in another namespace, or finds that it
-		// is in this one; until that is known, its address is not exchanged.
-		return plan{steps: []step{stepAttach}, state: StateAttached}
-	}
-	return plan{steps: append(f.rebind(), stepAttach), state: StateAttached}
+	// The attach replaces an endpoint in another namespace, or finds that it is
+	// in this one; until that is known, its address is not exchanged.
+	return plan{steps: []step{stepAttach}, state: StateAttached}
 }
 
 // decideIdle: no task runs. The address stays bound, the link goes with its
 // namespace unless others live there.
 func decideIdle(f facts) plan {
-	if (f.endpoint == placeHere || f.endpoint == placeOther) && f.inhabited {
+	if f.endpoint != placeNone && f.inhabited {
 		return plan{state: StateAttached, reason: "the task has ended, its namespace is still in use", recheck: inhabitedPause}
 	}
 	p := plan{state: StateBound}
-	if f.endpoint == placeHere || f.endpoint == placeOther {
+	if f.endpoint != placeNone {
 		p.steps = append(p.steps, stepDetach)
 	}
 	if f.path && !f.lease {

@@ -3,6 +3,7 @@ package agent
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -36,30 +37,42 @@ func TestDecide(t *testing.T) {
 			facts{containerd: answerPresent, wanted: true, lease: true, task: taskNone, endpoint: placeOther, inhabited: true},
 			plan{state: StateAttached, reason: "the task has ended, its namespace is still in use", recheck: inhabitedPause}},
 		{"task unknown", facts{containerd: answerPresent, wanted: true, lease: true, endpoint: placeOther},
-			plan{recheck: unknownPause}},
+			plan{backoff: true}},
 		{"another address asked for, idle",
 			facts{containerd: answerPresent, wanted: true, lease: true, moved: true, task: taskNone},
 			plan{steps: []step{stepRelease, stepBind}, state: StateBound}},
 		{"another address asked for, running",
 			facts{containerd: answerPresent, wanted: true, lease: true, moved: true, task: taskLive, endpoint: placeHere, inhabited: true},
 			plan{state: StateAttached}},
-		{"shares another's namespace", facts{containerd: answerPresent, wanted: true, lease: true, task: taskLive, endpoint: placeForeign},
+		{"another address asked for, the task has started again",
+			facts{containerd: answerPresent, wanted: true, lease: true, moved: true, task: taskLive, endpoint: placeOld},
+			plan{steps: []step{stepDetach, stepRelease, stepBind, stepAttach}, state: StateAttached}},
+		{"another address asked for, where the endpoint is is not known",
+			facts{containerd: answerPresent, wanted: true, lease: true, moved: true, task: taskLive, endpoint: placeOther},
+			plan{steps: []step{stepAttach}, state: StateAttached}},
+		{"shares another's namespace", facts{containerd: answerPresent, wanted: true, lease: true, task: taskLive, foreign: true},
 			plan{steps: []step{stepRelease}, state: StateShared}},
+		{"its new task shares another's namespace",
+			facts{containerd: answerPresent, wanted: true, lease: true, task: taskLive, foreign: true, endpoint: placeOld},
+			plan{steps: []step{stepDetach, stepRelease}, state: StateShared}},
 		{"label removed while it runs", facts{containerd: answerPresent, lease: true, task: taskLive, endpoint: placeOther, inhabited: true},
 			plan{steps: []step{stepDetach, stepRelease}, hide: true}},
 		{"rejected", facts{containerd: answerPresent, rejected: true, task: taskLive}, plan{state: StateRejected}},
 		{"label spoilt while it runs", facts{containerd: answerPresent, rejected: true, lease: true, task: taskLive, endpoint: placeOther, inhabited: true},
 			plan{state: StateAttached}},
+		{"label spoilt, task ended, others live in its namespace",
+			facts{containerd: answerPresent, rejected: true, lease: true, task: taskNone, endpoint: placeOther, inhabited: true},
+			plan{state: StateAttached, recheck: inhabitedPause}},
 		{"label spoilt, task ended", facts{containerd: answerPresent, rejected: true, lease: true, task: taskNone, endpoint: placeOther},
 			plan{steps: []step{stepDetach}, state: StateRejected}},
-		{"deleted", facts{containerd: answerGone, evidence: true, lease: true},
+		{"deleted", facts{containerd: answerGone, lease: true},
 			plan{steps: []step{stepRelease, stepForget}, hide: true}},
-		{"deleted, link still there", facts{containerd: answerGone, evidence: true, lease: true, endpoint: placeOther},
+		{"deleted, link still there", facts{containerd: answerGone, lease: true, endpoint: placeOther},
 			plan{steps: []step{stepDetach, stepRelease, stepForget}, hide: true}},
-		{"record deleted while the task runs", facts{containerd: answerGone, evidence: true, lease: true, endpoint: placeOther, inhabited: true},
-			plan{reason: "the container's record was deleted, its namespace is still in use", recheck: inhabitedPause}},
-		{"absent once", facts{containerd: answerGone, lease: true}, plan{recheck: absentPause}},
-		{"absent, nothing held", facts{containerd: answerGone}, plan{steps: []step{stepForget}, hide: true}},
+		{"record deleted while the task runs", facts{containerd: answerGone, lease: true, endpoint: placeOther, inhabited: true},
+			plan{state: StateAttached, reason: "the container's record was deleted, its namespace is still in use", recheck: inhabitedPause}},
+		{"absent once", facts{containerd: answerGone, absence: absentPause, lease: true}, plan{recheck: absentPause}},
+		{"absent, nothing held", facts{containerd: answerGone, absence: absentPause}, plan{steps: []step{stepForget}, hide: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -76,11 +89,11 @@ func allFacts(yield func(facts) bool) {
 	bools := []bool{false, true}
 	for _, c := range []answer{answerUnknown, answerPresent, answerGone} {
 		for _, task := range []taskState{taskUnknown, taskNone, taskLive} {
-			for _, at := range []place{placeNone, placeHere, placeOther, placeForeign} {
-				for i := range 1 << 7 {
+			for _, at := range []place{placeNone, placeHere, placeOther, placeOld} {
+				for i := range 1 << 8 {
 					bit := func(n int) bool { return bools[i>>n&1] }
-					f := facts{containerd: c, task: task, endpoint: at, evidence: bit(0), rejected: bit(1), wanted: bit(2),
-						path: bit(3), moved: bit(4), lease: bit(5), inhabited: bit(6)}
+					f := facts{containerd: c, task: task, endpoint: at, absence: time.Duration(i & 1), rejected: bit(1), wanted: bit(2),
+						path: bit(3), moved: bit(4), lease: bit(5), inhabited: bit(6), foreign: bit(7)}
 					if !yield(f) {
 						return
 					}
@@ -114,7 +127,7 @@ func TestDecideInvariants(t *testing.T) {
 		for i, s := range p.steps {
 			switch s {
 			case stepRelease:
-				if g.endpoint == placeHere || g.endpoint == placeOther {
+				if g.endpoint != placeNone {
 					t.Errorf("%+v: address released while its link is there: %v", f, p.steps)
 				}
 				if !g.lease {
@@ -125,7 +138,7 @@ func TestDecideInvariants(t *testing.T) {
 					t.Errorf("%+v: attaches without lease or task: %v", f, p.steps)
 				}
 			case stepForget:
-				if i != len(p.steps)-1 || g.lease || g.endpoint == placeHere || g.endpoint == placeOther {
+				if i != len(p.steps)-1 || g.lease || g.endpoint != placeNone {
 					t.Errorf("%+v: forgets what is still held: %v", f, p.steps)
 				}
 			}

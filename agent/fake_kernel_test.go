@@ -6,27 +6,30 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 )
 
-// fakeKernel has namespaces, processes and links. Numbers of processes and of
-// namespaces are used again at once, the last freed first. A namespace lives as
+// fakeKernel has namespaces, processes and links. Numbers of processes are used
+// again soon, those of namespaces at once. A namespace lives as
 // long as a process or a descriptor is in it, and takes its links along.
 type fakeKernel struct {
 	mu       sync.Mutex // guards all below
 	procs    map[int]*fakeProc
 	freePIDs []int
 	freeInos []uint64
-	lastPID  int
-	lastIno  uint64
-	host     *fakeNS
-	links    map[ipam.Owner]*fakeLink
-	attaches int
-	open     int // handles that are not closed
-	broken   []string
+	// sparePIDs is how many pids are passed over before one is used again.
+	sparePIDs int
+	lastPID   int
+	lastIno   uint64
+	host      *fakeNS
+	links     map[ipam.Owner]*fakeLink
+	attaches  atomic.Int64
+	open      int // handles that are not closed
+	broken    []string
 
 	// mayDetach judges the removal of a link from a namespace with processes.
 	mayDetach func(ipam.Owner, *fakeNS) bool
@@ -62,7 +65,7 @@ type fakeLink struct {
 }
 
 func newFakeKernel() *fakeKernel {
-	k := &fakeKernel{procs: map[int]*fakeProc{}, lastPID: 100, lastIno: 4026531840, links: map[ipam.Owner]*fakeLink{}}
+	k := &fakeKernel{procs: map[int]*fakeProc{}, lastPID: 100, sparePIDs: 3, lastIno: 4026531840, links: map[ipam.Owner]*fakeLink{}}
 	k.host = &fakeNS{id: netsetup.NSID{Dev: 4, Ino: 1}, fds: 1}
 	return k
 }
@@ -96,8 +99,8 @@ func (k *fakeKernel) fork(ns *fakeNS) *fakeProc {
 	defer k.mu.Unlock()
 	k.lastPID++
 	pid := k.lastPID
-	if n := len(k.freePIDs); n > 0 {
-		pid, k.freePIDs = k.freePIDs[n-1], k.freePIDs[:n-1]
+	if len(k.freePIDs) > k.sparePIDs {
+		pid, k.freePIDs = k.freePIDs[0], k.freePIDs[1:]
 	}
 	p := &fakeProc{pid: pid, ns: ns, start: time.Now(), parked: true, exited: make(chan struct{})}
 	ns.procs++
@@ -258,7 +261,7 @@ func (h *fakeHandle) Attach(_ context.Context, s netsetup.Spec) (e netsetup.Endp
 	k := h.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.attaches++
+	k.attaches.Add(1)
 	if !h.inNS {
 		k.breaks("%s attached through a closed namespace", s.Owner)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stellar.io/stellar/ipam"
@@ -19,8 +20,8 @@ type fakeLeases struct {
 	start    time.Time
 	picker   *ipam.Picker
 	leases   map[ipam.Owner]holder.Held
-	binds    int
-	releases int
+	binds    atomic.Int64
+	releases atomic.Int64
 	broken   []string
 
 	provisional bool
@@ -67,7 +68,7 @@ func (l *fakeLeases) Bind(_ context.Context, r holder.BindRequest) (holder.Held,
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.binds++
+	l.binds.Add(1)
 	if h, ok := l.leases[r.Owner]; ok {
 		if r.Want.IsValid() && r.Want != h.Addr {
 			return holder.Held{}, ipam.ErrOwnerHasAddress
@@ -100,7 +101,7 @@ func (l *fakeLeases) Release(_ context.Context, o ipam.Owner) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if h, ok := l.leases[o]; ok {
-		l.releases++
+		l.releases.Add(1)
 		delete(l.leases, o)
 		l.picker.Release(h.Addr, l.now())
 	}

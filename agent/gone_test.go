@@ -2,6 +2,8 @@ package agent
 
 import (
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,8 +57,8 @@ func TestGoneForAMoment(t *testing.T) {
 			b.wait(2 * time.Second)
 		}
 		b.want(x, StateBound)
-		if b.l.releases != 0 {
-			t.Errorf("%d releases", b.l.releases)
+		if b.l.releases.Load() != 0 {
+			t.Errorf("%d releases", b.l.releases.Load())
 		}
 	})
 }
@@ -101,6 +103,7 @@ func TestRecordDeletedWhileTheTaskRuns(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(map[bool]string{false: "", true: "and the agent restarts"}[restarted], func(t *testing.T) {
 			withAgent(t, func(b *bed) {
+				b.running("other", nil) // a listing without any container would prove nothing
 				x := b.running("a", networked)
 				p := x.proc
 				b.c.remove(x)
@@ -191,9 +194,12 @@ func TestRetries(t *testing.T) {
 	for _, op := range []string{"bind", "open", "attach"} {
 		t.Run(op, func(t *testing.T) {
 			withAgent(t, func(b *bed) {
+				var mu sync.Mutex
 				var at []time.Duration
 				start := time.Now()
 				fail := func(o string) error {
+					mu.Lock()
+					defer mu.Unlock()
 					if o != op || time.Since(start) > 10*time.Minute {
 						return nil
 					}
@@ -210,9 +216,11 @@ func TestRetries(t *testing.T) {
 				if e.Reason == "" {
 					t.Error("no reason")
 				}
+				mu.Lock()
 				if len(at) < 10 || len(at) > 25 {
 					t.Errorf("%d attempts in five minutes: %v", len(at), at)
 				}
+				mu.Unlock()
 				b.wait(10 * time.Minute)
 				b.want(x, StateAttached)
 			})
@@ -221,9 +229,10 @@ func TestRetries(t *testing.T) {
 	t.Run("detach and release", func(t *testing.T) {
 		withAgent(t, func(b *bed) {
 			x := b.running("a", networked)
-			bad := true
+			var bad atomic.Bool
+			bad.Store(true)
 			fail := func(op string) error {
-				if bad && (op == "detach" || op == "release" || op == "inhabited") {
+				if bad.Load() && (op == "detach" || op == "release" || op == "inhabited") {
 					return errors.New("out of luck")
 				}
 				return nil
@@ -243,7 +252,7 @@ func TestRetries(t *testing.T) {
 			// Its successor does not wait for it.
 			y := b.running("a", networked)
 			b.want(y, StateAttached)
-			bad = false
+			bad.Store(false)
 			b.wait(2 * time.Minute)
 			b.want(y, StateAttached)
 			b.wantLeases(1)
@@ -302,7 +311,7 @@ func TestSteadyState(t *testing.T) {
 		b.c.exit(gone)
 		b.c.remove(gone)
 		b.wait(time.Minute)
-		looks, attaches, told := b.c.allLooks(), b.k.attaches, len(tellAll(b.a))
+		looks, attaches, told := b.c.allLooks(), b.k.attaches.Load(), len(tellAll(b.a))
 		for range 20 {
 			b.list()
 			b.wait(30 * time.Second)
@@ -310,7 +319,7 @@ func TestSteadyState(t *testing.T) {
 		if n := b.c.allLooks() - looks; n != 0 {
 			t.Errorf("%d looks", n)
 		}
-		if n := b.k.attaches - attaches; n != 0 {
+		if n := b.k.attaches.Load() - attaches; n != 0 {
 			t.Errorf("%d attaches", n)
 		}
 		if n := len(tellAll(b.a)) - told; n != 0 {

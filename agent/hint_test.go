@@ -51,6 +51,7 @@ func TestIDUsedAgain(t *testing.T) {
 
 func TestPIDUsedAgain(t *testing.T) {
 	withAgent(t, func(b *bed) {
+		b.k.sparePIDs = 0
 		x := b.c.create(key("a"), networked)
 		b.wait(time.Second)
 		b.lose(true)
@@ -65,6 +66,28 @@ func TestPIDUsedAgain(t *testing.T) {
 		for _, at := range []time.Time{sent, {}} { // with and without a timestamp
 			b.a.Hint(events.Hint{Key: x.Key, Topic: events.TaskCreate, PID: uint32(p.pid), Time: at, Received: time.Now()})
 			b.wait(time.Second)
+			b.want(x, StateBound)
+			b.wantLinks(0)
+		}
+	})
+}
+
+// A shim can miss an exit: containerd then says RUNNING, with a pid that the
+// kernel gives to another container's process.
+func TestPIDUsedAgainUnderAStaleTask(t *testing.T) {
+	withAgent(t, func(b *bed) {
+		b.k.sparePIDs = 0
+		x := b.running("a", networked)
+		b.c.k.kill(x.proc)
+		stranger := b.k.fork(b.k.newNS())
+		if uint32(stranger.pid) != x.Task.PID {
+			t.Fatal("the number was not used again")
+		}
+		for range 5 {
+			b.a.Repair(x.Key)
+			b.wait(time.Second)
+			b.list()
+			b.wait(30 * time.Second)
 			b.want(x, StateBound)
 			b.wantLinks(0)
 		}
@@ -210,7 +233,7 @@ func TestLinkDeletedByOthers(t *testing.T) {
 		b.k.lost = b.lost
 		x := b.running("a", networked)
 		before := b.find(x)
-		attaches := b.k.attaches
+		attaches := b.k.attaches.Load()
 		for range 600 { // the container deletes its interface ten times a second
 			b.k.mu.Lock()
 			if _, ok := b.k.links[before.Owner]; ok {
@@ -219,7 +242,7 @@ func TestLinkDeletedByOthers(t *testing.T) {
 			b.k.mu.Unlock()
 			b.wait(100 * time.Millisecond)
 		}
-		if n := b.k.attaches - attaches; n < 5 || n > 8 {
+		if n := b.k.attaches.Load() - attaches; n < 5 || n > 8 {
 			t.Errorf("attached %d times in a minute, want every 10 s", n)
 		}
 		b.wait(time.Minute)
@@ -241,18 +264,18 @@ func TestLinkDeletedByOthers(t *testing.T) {
 func TestRepair(t *testing.T) {
 	withAgent(t, func(b *bed) {
 		x := b.running("a", networked)
-		told, attaches := b.told(x), b.k.attaches
+		told, attaches := b.told(x), b.k.attaches.Load()
 		if b.a.Repair(key("nobody")) {
 			t.Error("repaired nothing")
 		}
 		if !b.a.Repair(x.Key) {
 			t.Error("not repaired")
 		}
-		if err := b.a.Idle(t.Context(), x.Key); err != nil {
+		if err := b.a.Idle(b.Context(), x.Key); err != nil {
 			t.Error(err)
 		}
-		if b.k.attaches != attaches+1 || b.told(x) != told {
-			t.Errorf("%d attaches; events: %s", b.k.attaches-attaches, b.told(x))
+		if b.k.attaches.Load() != attaches+1 || b.told(x) != told {
+			t.Errorf("%d attaches; events: %s", b.k.attaches.Load()-attaches, b.told(x))
 		}
 		if e := b.want(x, StateAttached); e.Grade != GradeEarly {
 			t.Errorf("grade %s", e.Grade)

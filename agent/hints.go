@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"stellar.io/stellar/events"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore/holder"
 )
 
 // hint is what the events of one container boil down to until a worker has the
@@ -12,14 +14,16 @@ import (
 type hint struct {
 	pid      int       // of the newest /tasks/create, 0 for none
 	created  time.Time // that event's timestamp
-	received time.Time // when the first of these hints arrived
+	received time.Time // when it arrived
+	record   bool      // an event was about the record: labels, or even the container, may be others
 	deleted  bool      // a /containers/delete was among them
 	repair   bool      // forget what is known to be in place
+	lost     string    // what became of the endpoint's link
 }
 
 // Hint implements events.Sink. It does not block.
 func (a *Agent) Hint(h events.Hint) {
-	a.cfg.Metrics.eventReceived(string(h.Topic), h.Received.Sub(h.Time))
+	a.cfg.Metrics.eventReceived(h)
 	if h.Topic == events.NamespaceDelete {
 		for _, key := range a.keysIn(h.Key.Namespace) {
 			a.queue.add(key)
@@ -28,19 +32,18 @@ func (a *Agent) Hint(h events.Hint) {
 	}
 	a.mu.Lock()
 	p := a.hints[h.Key]
-	if p.received.IsZero() {
-		p.received = h.Received
-	}
 	switch h.Topic {
 	case events.TaskCreate:
 		// A restored checkpoint announces pid 0: not a process. Its task is found by a look.
-		p.pid, p.created = int(h.PID), h.Time
+		p.pid, p.created, p.received = int(h.PID), h.Time, h.Received
 	case events.TaskExit, events.TaskDelete:
 		p.pid = 0
 	case events.ContainerDelete:
-		p.deleted = true
+		p.record, p.deleted = true, true
 	case events.ContainerCreate:
-		p.deleted = false
+		p.record, p.deleted = true, false
+	case events.ContainerUpdate:
+		p.record = true
 	}
 	a.hints[h.Key] = p
 	a.mu.Unlock()
@@ -82,29 +85,25 @@ func (a *Agent) Connected(up bool, err error) {
 // Synced implements events.Sink: the listing is the truth, so whatever differs
 // from what is known, and whatever is not as it should be, is worked on again.
 func (a *Agent) Synced(l events.Listing) {
-	due := a.compare(l)
+	held := a.cfg.Leases.All()
+	a.mu.Lock()
+	a.doubt.hear(l)
+	due := a.compare(l, held)
+	if a.pending == nil {
+		a.pending = maps.Clone(due)
+		a.settleLocked()
+	}
+	a.mu.Unlock()
 	for key := range due {
 		a.queue.add(key)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.synced {
-		return
-	}
-	a.synced = true
-	a.pending = due
-	if len(due) == 0 {
-		close(a.settled)
-	}
 }
 
-// compare returns the keys that a listing gives reason to look at.
-func (a *Agent) compare(l events.Listing) map[events.Key]bool {
+// compare returns the keys that a listing gives reason to look at. It is called
+// with the agent's lock held.
+func (a *Agent) compare(l events.Listing, held []holder.Held) map[events.Key]bool {
 	due := map[events.Key]bool{}
 	seen := make(map[events.Key]bool, len(l.Containers))
-	held := a.cfg.Leases.All()
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	for i := range l.Containers {
 		c := &l.Containers[i]
 		seen[c.Key] = true
@@ -118,12 +117,46 @@ func (a *Agent) compare(l events.Listing) map[events.Key]bool {
 		}
 	}
 	for _, h := range held {
-		key := events.Key{Namespace: h.Owner.Namespace, ID: h.Owner.ID}
-		if r := a.records[key]; !seen[key] || r == nil || r.owner != h.Owner {
+		if h.Owner.Kind != ipam.OwnerContainer {
+			continue // its own client ends it
+		}
+		key := keyOf(h.Owner)
+		if r := a.records[key]; r == nil || r.owner != h.Owner {
 			due[key] = true
 		}
 	}
 	return due
+}
+
+// doubt says whether the absence of a record may be that of all records: a
+// containerd that has lost its data directory knows nobody, and is not believed
+// at once. The zero doubt is none.
+type doubt struct {
+	server string    // the newest listing's
+	other  time.Time // when it was another one than before
+	empty  bool      // the newest listing has no container
+}
+
+func (d *doubt) hear(l events.Listing) {
+	if d.server != "" && l.ServerID != d.server {
+		d.other = time.Now()
+	}
+	d.server, d.empty = l.ServerID, len(l.Containers) == 0
+}
+
+// pause is how long a record must be absent before that proves something.
+func (d *doubt) pause() time.Duration {
+	if d.empty || !d.other.IsZero() && time.Since(d.other) < doubtPause {
+		return doubtPause
+	}
+	return absentPause
+}
+
+// absence is how much longer a record must stay absent that was first missed at since.
+func (a *Agent) absence(since time.Time) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return max(0, a.doubt.pause()-time.Since(since))
 }
 
 // takeHint removes and returns what was hinted of key.
@@ -135,26 +168,17 @@ func (a *Agent) takeHint(key events.Key) hint {
 	return h
 }
 
-// restoreHint gives an unused hint back, under whatever came in since.
-func (a *Agent) restoreHint(key events.Key, old hint) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	h := a.hints[key]
-	if h.received.IsZero() {
-		h.received = old.received
-	}
-	h.deleted = h.deleted || old.deleted
-	a.hints[key] = h
-}
-
 // worked notes that key was worked on since the first listing.
 func (a *Agent) worked(key events.Key) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.synced || len(a.pending) == 0 {
-		return
+	if len(a.pending) > 0 {
+		delete(a.pending, key)
+		a.settleLocked()
 	}
-	delete(a.pending, key)
+}
+
+func (a *Agent) settleLocked() {
 	if len(a.pending) == 0 {
 		close(a.settled)
 	}

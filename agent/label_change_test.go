@@ -197,7 +197,11 @@ func TestRejected(t *testing.T) {
 			after: func(b *bed, x *fakeContainer) { b.c.update(x, map[string]string{labelNetwork: "default"}) }},
 		{name: "unreadable image", opt: func(x *fakeContainer) { x.ImageKnown = false },
 			reason: "label stellar.io/network cannot be trusted: the image's config cannot be read, use an annotation", code: "image-unreadable",
-			after: func(b *bed, x *fakeContainer) { x.ImageKnown = true }},
+			after: func(b *bed, x *fakeContainer) {
+				b.c.mu.Lock()
+				defer b.c.mu.Unlock()
+				x.ImageKnown = true
+			}},
 		{name: "malformed", labels: with(labelMTU, "many"), reason: `stellar.io/mtu="many" is not a number from 576 to 65535`, code: "label",
 			after: func(b *bed, x *fakeContainer) { b.c.update(x, networked) }},
 		{name: "address taken", labels: with(labelIP, "172.16.0.2"),
@@ -253,7 +257,7 @@ func TestRejected(t *testing.T) {
 				if n := b.counted("stellar_label_rejections_total", tt.code); n != 1 {
 					t.Errorf("counted %d times", n)
 				}
-				if got := b.told(x); got != "reject" && got != "bound reject" {
+				if got := b.told(x); got != "reject" && got != "pending reject" {
 					t.Errorf("events: %s", got)
 				}
 				if tt.after == nil {
@@ -319,7 +323,7 @@ func TestOtherKindsOfOwnersAreLeftAlone(t *testing.T) {
 	withAgent(t, func(b *bed) {
 		for _, kind := range []ipam.OwnerKind{ipam.OwnerCNI, ipam.OwnerManual} {
 			o := ipam.Owner{Kind: kind, Namespace: "default", ID: "x", Interface: "eth0"}
-			if _, err := b.l.Bind(t.Context(), holder.BindRequest{Owner: o}); err != nil {
+			if _, err := b.l.Bind(b.Context(), holder.BindRequest{Owner: o}); err != nil {
 				t.Fatal(err)
 			}
 		}

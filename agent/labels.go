@@ -77,7 +77,8 @@ func rejectf(code, format string, args ...any) *RejectError {
 // Trust is what is known of a container's words from an earlier look: it is
 // decided once per container, so an image removed later changes nothing.
 type Trust struct {
-	// Prior: the container's labels were found trustworthy before (it holds a lease).
+	// Prior: the container's labels were found trustworthy before, by an earlier
+	// agent (it holds a lease). Annotations are trusted first then.
 	Prior bool
 	// Copies are the annotations that merely repeated a label when the container
 	// was first seen. They do not outlive the label.
@@ -140,19 +141,24 @@ func trustedWords(c *events.Container, t Trust) (map[string]word, error) {
 		}
 		words[key] = word{value: value, source: "annotation"}
 	}
-	unread := c.HasImage && !c.ImageKnown && !t.Prior
+	blind := c.HasImage && !c.ImageKnown
+	unread := blind && !t.Prior
 	for key, value := range c.Labels {
 		if !strings.HasPrefix(key, labelPrefix) || strings.Contains(key, "nerdctl/") {
 			continue
 		}
 		imageValue, inImage := c.ImageLabels[key]
-		if unread || (inImage && imageValue == value) {
-			if _, annotated := words[key]; !annotated {
+		_, annotated := words[key]
+		switch {
+		case blind && annotated:
+			// Whether the annotation overrides the image's label cannot be seen.
+		case unread || inImage && imageValue == value:
+			if !annotated {
 				words[key] = word{value: value, source: "image", fromImage: true}
 			}
-			continue
+		default:
+			words[key] = word{value: value, source: "label"}
 		}
-		words[key] = word{value: value, source: "label"}
 	}
 	n, ok := words[labelNetwork]
 	if !ok || n.value == "false" || n.value == "none" {

@@ -49,8 +49,8 @@ func TestLifeOfAContainer(t *testing.T) {
 		b.want(x, "")
 		b.wantLinks(0)
 		b.wantLeases(0)
-		if b.l.binds != 1 || b.l.releases != 1 {
-			t.Errorf("%d binds and %d releases, want one each", b.l.binds, b.l.releases)
+		if b.l.binds.Load() != 1 || b.l.releases.Load() != 1 {
+			t.Errorf("%d binds and %d releases, want one each", b.l.binds.Load(), b.l.releases.Load())
 		}
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"stellar.io/stellar/events"
 )
 
 // Metrics counts and times what the agent does. A nil *Metrics does nothing.
@@ -76,10 +78,13 @@ func (m *Metrics) detached() {
 	}
 }
 
-func (m *Metrics) eventReceived(topic string, lag time.Duration) {
-	if m != nil {
-		m.eventsTotal.WithLabelValues(topic).Inc()
-		m.eventLag.Observe(lag.Seconds())
+func (m *Metrics) eventReceived(h events.Hint) {
+	if m == nil {
+		return
+	}
+	m.eventsTotal.WithLabelValues(string(h.Topic)).Inc()
+	if !h.Time.IsZero() {
+		m.eventLag.Observe(h.Received.Sub(h.Time).Seconds())
 	}
 }
 

@@ -17,15 +17,17 @@ import (
 type record struct {
 	key events.Key
 
-	known    bool               // a look has succeeded since the agent started
-	wish     *Wish              // nil: no network is asked for
-	refused  *RejectError       // why what is asked for cannot be
+	known    bool         // a look has succeeded since the agent started
+	wish     *Wish        // nil: no network is asked for
+	refused  *RejectError // why what is asked for cannot be
+	verdict  verdict
+	path     bool               // the spec names the namespace by a path
 	beside   bool               // the container has, or will have, a network of its own
 	crowded  bool               // that it has one was found in its namespace
 	shared   bool               // its task was found in a namespace that another endpoint serves
-	copies   map[string]bool    // annotations that repeated a label at first sight
 	endpoint *netsetup.Endpoint // what the kernel has for owner
 	proc     Process            // the attached process; its namespace descriptor is closed
+	pidSeen  time.Time          // when the task was first known to have its pid
 	nsid     netsetup.NSID      // where endpoint is, zero when not known yet
 	host     *netsetup.Endpoint // another owner's endpoint, in the namespace of this task
 	routed   bool               // endpoint has the container's default route
@@ -34,22 +36,18 @@ type record struct {
 	warning  string    // what a person should know of an endpoint that is up
 	absent   time.Time // when the container was first seen to be gone
 	deleted  bool      // its delete event was seen since it was last seen present
+	puzzled  bool      // the last pass ended in errLookAgain
 	strays   []stray   // earlier owners with this key that still hold something
 
 	owner     ipam.Owner
 	created   time.Time
 	labels    map[string]string
 	taskPID   int
-	unsettled bool // not as it should be: look again at each listing
-	heals     bool // rejected for want of an address that may become free
+	guestOf   ipam.Owner // whose endpoint serves the task's namespace, if another's does
+	lostUntil time.Time  // a link that is lost before then is made again only then
+	unsettled bool       // not as it should be: look again at each listing
+	heals     bool       // rejected for want of an address that may become free
 	shown     Endpoint
-}
-
-// stray is an owner that is not its key's container now: one of before, or one
-// found at start that no look has confirmed yet.
-type stray struct {
-	owner    ipam.Owner
-	endpoint bool // the kernel has an endpoint of it
 }
 
 // record returns the record of key, making one for a key not known yet.
@@ -64,13 +62,19 @@ func (a *Agent) record(key events.Key) *record {
 	return r
 }
 
-// forget drops a record that has nothing left.
+// forget ends the record's container. What a stray still holds is then the
+// record; without one there is none.
 func (a *Agent) forget(r *record) {
 	a.unserve(r)
 	r.closeProc()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.records, r.key)
+	if len(r.strays) == 0 {
+		delete(a.records, r.key)
+		return
+	}
+	next := record{key: r.key, owner: r.strays[0].owner, endpoint: r.strays[0].endpoint, strays: r.strays[1:], absent: r.absent, deleted: r.deleted}
+	*r = next
 }
 
 // remember notes what containerd said of the container now.
@@ -87,14 +91,31 @@ func (a *Agent) show(r *record, e Endpoint, unsettled bool) (was Endpoint) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	was = r.shown
+	e.Since = was.Since
 	if e.State != was.State || e.Since.IsZero() {
 		e.Since = time.Now()
-	} else {
-		e.Since = was.Since
 	}
 	r.shown = e
-	r.unsettled = unsettled
+	r.unsettled, r.heals = unsettled, false
+	switch {
+	case e.State != StateShared:
+		r.guestOf = ipam.Owner{}
+	case r.host != nil:
+		r.guestOf = r.host.Owner
+	}
 	return was
+}
+
+// wakeGuests has the containers looked at that live in the namespace of an
+// endpoint which has gone from there.
+func (a *Agent) wakeGuests(o ipam.Owner) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, r := range a.records {
+		if r.guestOf == o {
+			a.queue.add(key)
+		}
+	}
 }
 
 func (a *Agent) setOwner(r *record, o ipam.Owner) {
@@ -103,25 +124,21 @@ func (a *Agent) setOwner(r *record, o ipam.Owner) {
 	r.owner = o
 }
 
-func (a *Agent) setHeals(r *record, heals bool) {
+func (a *Agent) healable(r *record) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r.heals = heals
+	r.heals = true
 }
 
 // AddressFreed has the containers looked at again that were rejected for want of
 // an address: one has become free.
 func (a *Agent) AddressFreed() {
 	a.mu.Lock()
-	var keys []events.Key
+	defer a.mu.Unlock()
 	for key, r := range a.records {
-		if r.heals && r.shown.State == StateRejected {
-			keys = append(keys, key)
+		if r.heals {
+			a.queue.add(key)
 		}
-	}
-	a.mu.Unlock()
-	for _, key := range keys {
-		a.queue.add(key)
 	}
 }
 

@@ -21,11 +21,11 @@ func TestSharedNamespace(t *testing.T) {
 			b.wantLeases(1)
 		}
 		shown()
-		binds := b.l.binds
+		binds := b.l.binds.Load()
 		b.restart()
 		shown()
-		if b.l.binds != binds {
-			t.Errorf("%d addresses bound for a namespace that has one", b.l.binds-binds)
+		if b.l.binds.Load() != binds {
+			t.Errorf("%d addresses bound for a namespace that has one", b.l.binds.Load()-binds)
 		}
 		// The host's task ends; the namespace is still in use.
 		ns := host.proc.ns
@@ -100,16 +100,16 @@ func TestNamespaceWithItsOwnNetwork(t *testing.T) {
 			return e
 		}
 		addr := shown().Address
-		binds, attaches := b.l.binds, b.k.attaches
+		binds, attaches := b.l.binds.Load(), b.k.attaches.Load()
 		b.list()
 		b.wait(time.Second)
-		if b.k.attaches != attaches {
+		if b.k.attaches.Load() != attaches {
 			t.Error("attached again")
 		}
 		same := func() {
 			t.Helper()
-			if e := shown(); e.Address != addr || b.l.binds != binds {
-				t.Errorf("address %s, was %s; %d more binds", e.Address, addr, b.l.binds-binds)
+			if e := shown(); e.Address != addr || b.l.binds.Load() != binds {
+				t.Errorf("address %s, was %s; %d more binds", e.Address, addr, b.l.binds.Load()-binds)
 			}
 		}
 		b.restart()

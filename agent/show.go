@@ -1,9 +1,9 @@
 package agent
 
 import (
+	"errors"
 	"time"
 
-	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 )
 
@@ -17,7 +17,7 @@ type stopwatch struct {
 func (s *stopwatch) start(h hint) {
 	now := time.Now()
 	s.zero, s.last = now, now
-	if h.pid == 0 {
+	if h.pid == 0 || h.created.IsZero() {
 		return
 	}
 	// The event's timestamp is another process's wall clock on the same machine.
@@ -85,8 +85,10 @@ func (j *job) showOutcome(f facts, p plan) {
 		}
 		if j.refused != nil {
 			e.Reason = j.refused.Reason + " (the endpoint stays until the task ends)"
-		} else if f.moved {
+		} else if j.moved() {
 			e.Reason = "another address is asked for: it is taken up when the task starts again"
+		} else if j.renamed() {
+			e.Reason = "another interface is asked for: it is taken up when the task starts again"
 		}
 	case StateRejected:
 		j.showRejected(j.refused)
@@ -134,7 +136,9 @@ func (j *job) showRejected(why *RejectError) {
 	e := j.face()
 	e.State, e.Reason = StateRejected, why.Reason
 	was := j.show(j.record, e, true)
-	j.setHeals(j.record, why.heals())
+	if why.heals() {
+		j.healable(j.record)
+	}
 	if was.State == StateRejected && was.Reason == e.Reason {
 		return
 	}
@@ -143,30 +147,20 @@ func (j *job) showRejected(why *RejectError) {
 	j.Record("reject", j.key.String(), why.Reason)
 }
 
-// showStray publishes what a container that is no more still holds.
-func (j *job) showStray(s stray) {
-	held, ok := j.cfg.Leases.Lookup(s.owner)
-	if !ok {
-		return
-	}
-	e := Endpoint{Key: j.key, Owner: s.owner, Network: ipam.DefaultNetwork, Address: held.Addr, Ifname: s.owner.Interface, State: StateBound}
-	e.Reason = "the container has not been found yet"
-	if s.endpoint {
-		e.State, e.Grade, e.Reason = StateAttached, GradeAdopted, reasonInhabited
-	}
-	j.show(j.record, e, true)
-}
-
 // showFailure publishes an attempt that failed and comes again.
 func (j *job) showFailure(err error) {
-	if !j.known && j.owner.ID == "" {
-		j.log.Debug("container not looked at yet", "container", j.key, "err", err)
-		return
-	}
 	e := j.face()
 	e.State, e.Reason = StateRetrying, err.Error()
-	if j.endpoint != nil && j.alive() {
+	var unseen *lookError
+	switch {
+	case errors.As(err, &unseen):
+		e = j.shown
+		e.Reason = err.Error()
+	case j.endpoint != nil && j.alive():
 		e.State = StateAttached
+	}
+	if e.State == "" {
+		e = Endpoint{}
 	}
 	was := j.show(j.record, e, true)
 	if was.State == e.State && was.Reason == e.Reason {

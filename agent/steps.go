@@ -28,22 +28,6 @@ func (j *job) do(ctx context.Context, s step) error {
 	panic(fmt.Sprintf("agent: unknown step %d", s))
 }
 
-// doStray takes one step of letting a former owner go.
-func (j *job) doStray(ctx context.Context, s step, o ipam.Owner) error {
-	switch s {
-	case stepDetach:
-		if err := j.cfg.Network.Detach(ctx, o); err != nil {
-			return fmt.Errorf("detach: %w", err)
-		}
-		j.cfg.Leases.Attached(o, false)
-		j.cfg.Metrics.detached()
-		j.Record("detach", j.key.String(), "interface of a former container removed")
-	case stepRelease:
-		return j.release(ctx, o)
-	}
-	return nil
-}
-
 func (j *job) bind(ctx context.Context) error {
 	_, err := j.cfg.Leases.Bind(ctx, holder.BindRequest{Owner: j.owner, Want: j.wish.IP, Hostname: j.wish.Hostname})
 	j.clock.lap("lease")
@@ -57,7 +41,7 @@ func (j *job) bind(ctx context.Context) error {
 	case errors.Is(err, ipam.ErrAddressReserved):
 		return rejectf("address-reserved", "address %s is reserved", j.wish.IP)
 	case errors.Is(err, ipam.ErrNoAvailableIP):
-		return rejectf("subnet-full", "subnet full: %v", err)
+		return rejectf("subnet-full", "subnet full: no address is free")
 	}
 	return fmt.Errorf("bind address: %w", err)
 }
@@ -70,16 +54,19 @@ func (j *job) attach(ctx context.Context) error {
 	}
 	spec := netsetup.Spec{
 		Owner: j.owner, Addr: held.Addr, MAC: j.wish.MAC, MTU: j.wish.MTU,
-		Ifname: j.slot(), DefaultRoute: !j.beside,
+		Ifname: j.owner.Interface, DefaultRoute: !j.beside,
 	}
 	j.warning = ""
 	if j.beside {
 		j.warning = "the container has a network of its own: no default route here"
 	}
 	j.clock.lap("prepare")
+	moving := j.endpoint != nil && j.nsid != j.ns.ID()
 	e, timing, err := j.attachBeside(ctx, spec)
 	if err != nil {
-		j.cfg.Metrics.attached("error", nil)
+		if !errors.Is(err, errLookAgain) {
+			j.cfg.Metrics.attached("error", nil)
+		}
 		return err
 	}
 	parked := j.ns.Parked()
@@ -87,12 +74,15 @@ func (j *job) attach(ctx context.Context) error {
 	j.routed = spec.DefaultRoute && j.warning == ""
 	j.settle(ctx, e, timing.Adopted, parked)
 	j.cfg.Leases.Attached(j.owner, true)
+	if moving && !timing.Adopted {
+		j.wakeGuests(j.owner)
+	}
 	return nil
 }
 
-// errLookAgain ends a pass whose facts have turned out to be old: what is true
+// errLookAgain ends a pass whose facts have turned out to be wrong: what is true
 // now, a new look tells.
-var errLookAgain = errors.New("look again")
+var errLookAgain = errors.New("the namespace is not what it was a moment ago")
 
 // attachBeside attaches by spec. A namespace that turns out to have a network
 // already gets the interface beside that one: the container is another owner
@@ -137,37 +127,57 @@ func (j *job) crowd(ctx context.Context, spec netsetup.Spec) error {
 
 // settle notes that the endpoint is up, and has its process watched.
 func (j *job) settle(ctx context.Context, e netsetup.Endpoint, adopted, parked bool) {
-	j.endpoint = &e
-	j.serve(j.record, j.ns.ID())
+	first := j.grade == ""                               // since the agent started, or the last detach
+	again := j.proc != nil && j.proc.PID() != j.ns.PID() // for a new task
 	switch {
-	case adopted && j.grade == "":
-		j.grade = GradeAdopted
-	case adopted:
 	case parked:
 		j.grade = GradeEarly
-	default:
+	case adopted && first:
+		j.grade = GradeAdopted
+	case !adopted:
 		j.grade = GradeLate
 	}
+	j.endpoint = &e
+	j.serve(j.record, j.ns.ID())
 	j.closeProc()
 	proc := j.ns
 	j.ns = nil
 	proc.CloseNS() // an open descriptor would keep the namespace alive
 	j.proc = proc
 	j.watch(ctx, j.key, proc)
+	if adopted && !first && !again {
+		return // nothing has changed
+	}
+	if j.hint.lost != "" && !adopted {
+		j.Record("lost", j.key.String(), j.hint.lost)
+	}
 	j.showAttached(adopted)
 }
 
 func (j *job) detach(ctx context.Context) error {
-	if err := j.cfg.Network.Detach(ctx, j.owner); err != nil {
-		return fmt.Errorf("detach: %w", err)
+	if err := j.detachOwner(ctx, j.owner); err != nil {
+		return err
 	}
 	j.endpoint, j.grade, j.warning = nil, "", ""
 	j.closeProc()
 	j.unserve(j.record)
-	j.cfg.Leases.Attached(j.owner, false)
+	return nil
+}
+
+// detachOwner removes the endpoint of the record's owner or of a stray.
+func (j *job) detachOwner(ctx context.Context, o ipam.Owner) error {
+	if err := j.cfg.Network.Detach(ctx, o); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	j.cfg.Leases.Attached(o, false)
 	j.cfg.Metrics.detached()
-	j.log.Info("endpoint detached", "container", j.key, "duration", j.clock.total())
-	j.Record("detach", j.key.String(), "interface removed")
+	j.wakeGuests(o)
+	message := "interface removed"
+	if o != j.owner {
+		message = "interface of a former container removed"
+	}
+	j.log.Info("endpoint detached", "container", j.key, "interface", o.Interface, "duration", j.clock.total())
+	j.Record("detach", j.key.String(), message)
 	return nil
 }
 

@@ -9,9 +9,6 @@ import (
 	"stellar.io/stellar/netsetup"
 )
 
-// lookAgainPause is short: it only keeps a task that dies slowly from a storm of looks.
-const lookAgainPause = 10 * time.Millisecond
-
 // job is one pass over one container.
 type job struct {
 	*Agent
@@ -32,90 +29,113 @@ func (a *Agent) work(ctx context.Context, key events.Key) (failed bool) {
 	start := time.Now()
 	defer func() { a.cfg.Metrics.reconciled(time.Since(start)) }()
 	err := j.converge(ctx)
-	if err == nil || ctx.Err() != nil {
+	switch {
+	case err == nil || ctx.Err() != nil:
 		return false
+	case !errors.Is(err, errUnknown):
+		j.showFailure(err)
 	}
-	j.showFailure(err)
 	return true
 }
 
+// errUnknown ends a pass that has learned nothing; more passes follow, with
+// growing pauses.
+var errUnknown = errors.New("task state unknown")
+
 func (j *job) converge(ctx context.Context) error {
 	f, err := j.look(ctx)
-	if refused, ok := asRejection(err); ok {
-		j.showRejected(refused)
-		return nil
-	}
 	if err != nil {
 		return err
 	}
-	left, err := j.letStraysGo(ctx, f)
-	if err != nil {
-		return err
-	}
+	recheck, strayErr := j.letStraysGo(ctx, f)
 	p := decide(f)
-	for _, s := range p.steps {
-		if s == stepForget && left {
-			continue
+	if err := j.take(ctx, f, p); err != nil {
+		return errors.Join(err, strayErr)
+	}
+	for _, pause := range []time.Duration{recheck, p.recheck} {
+		if pause > 0 {
+			j.queue.addAfter(j.key, pause)
 		}
+	}
+	if p.backoff && strayErr == nil {
+		return errUnknown
+	}
+	return strayErr
+}
+
+// take takes the steps of a plan and publishes the outcome.
+func (j *job) take(ctx context.Context, f facts, p plan) error {
+	for _, s := range p.steps {
 		err := j.do(ctx, s)
 		if refused, ok := asRejection(err); ok {
+			j.puzzled = false
 			j.showRejected(refused)
 			return nil
 		}
-		if taskGone(err) || errors.Is(err, errLookAgain) {
-			j.queue.addAfter(j.key, lookAgainPause)
+		if errors.Is(err, errLookAgain) && !j.puzzled {
+			j.puzzled = true
+			j.queue.add(j.key)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if s == stepForget {
-			return nil
-		}
 	}
-	if p.recheck > 0 || left {
-		j.queue.addAfter(j.key, max(p.recheck, inhabitedPause))
-	}
-	if left && p.hide {
-		j.showStray(j.strays[0])
-		return nil
-	}
+	j.puzzled = false
 	j.showOutcome(f, p)
 	return nil
 }
 
 // letStraysGo gives back what earlier owners of this key still hold: containers
-// that had the same id before, or interfaces that are no longer asked for. It
-// reports whether any is left.
-func (j *job) letStraysGo(ctx context.Context, f facts) (left bool, err error) {
-	if f.containerd == answerUnknown {
-		return len(j.strays) > 0, nil
-	}
+// that had the same id before, or interfaces that are no longer asked for. One
+// that fails does not keep the others, or the container itself, from their due.
+// recheck is when what is left should be looked at again, 0 for nothing left.
+func (j *job) letStraysGo(ctx context.Context, f facts) (recheck time.Duration, err error) {
 	var kept []stray
-	for i, s := range j.strays {
-		_, held := j.cfg.Leases.Lookup(s.owner)
-		// A present record with another creation time is proof that s is gone.
-		of := facts{containerd: answerGone, lease: held, evidence: f.containerd == answerPresent || f.evidence}
-		if s.endpoint {
-			of.endpoint = placeOther
-			if of.inhabited, err = j.cfg.Network.Inhabited(ctx, s.owner); err != nil {
-				j.strays = append(kept, j.strays[i:]...)
-				return true, err
-			}
+	var errs []error
+	for _, s := range j.strays {
+		again, err := j.letGo(ctx, f, &s)
+		if err != nil {
+			errs = append(errs, err)
 		}
-		p := decide(of)
-		for _, step := range p.steps {
-			if err := j.doStray(ctx, step, s.owner); err != nil {
-				j.strays = append(kept, j.strays[i:]...)
-				return true, err
-			}
-		}
-		if len(p.steps) == 0 {
+		if err != nil || again > 0 {
 			kept = append(kept, s)
+		}
+		if again > 0 && (recheck == 0 || again < recheck) {
+			recheck = again
 		}
 	}
 	j.strays = kept
-	return len(kept) > 0, nil
+	return recheck, errors.Join(errs...)
+}
+
+// letGo takes the steps for one stray, or says when to look at it again. That
+// its container is gone is proven by a record that is present: s is not it.
+func (j *job) letGo(ctx context.Context, f facts, s *stray) (again time.Duration, err error) {
+	of := facts{containerd: answerGone, absence: f.absence}
+	_, of.lease = j.cfg.Leases.Lookup(s.owner)
+	if s.endpoint != nil {
+		of.endpoint = placeOther
+		if of.inhabited, err = j.cfg.Network.Inhabited(ctx, s.owner); err != nil {
+			return 0, err
+		}
+		of.inhabited = of.inhabited && !s.wrong
+	}
+	p := decide(of)
+	for _, step := range p.steps {
+		switch step {
+		case stepDetach:
+			if err := j.detachOwner(ctx, s.owner); err != nil {
+				return 0, err
+			}
+			s.endpoint = nil
+		case stepRelease:
+			if err := j.release(ctx, s.owner); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return p.recheck, nil
 }
 
 func (j *job) closeNS() {
