@@ -40,6 +40,8 @@ type leaseCount struct{ Used, Cooling, Free, Reserved int }
 // benchLeak runs many containers that end at once and compares.
 func benchLeak(b *testing.B, t *table, n *node, before belongings) {
 	cycles := scaled(leakCycles)
+	const attached = `stellar_attach_total{result="attached"}`
+	had := n.metric(b, attached)
 	each(b, "ctr run --rm /bin/true", cycles, func(i int) error {
 		_, err := n.containerd.Output(testx.Run{ID: fmt.Sprintf("cycle%d", i), Labels: networked(), Args: []string{"/bin/true"}})
 		return err
@@ -60,6 +62,7 @@ func benchLeak(b *testing.B, t *table, n *node, before belongings) {
 	}
 	few, none := bar{p50: leakSlack}, bar{none: true}
 	t.value(fmt.Sprintf("created and deleted: VmRSS then, %s before", figure(before.resident, "MB")), "MB", cycles, after.resident, bar{})
+	t.value("  of them attached before they ended", "%", cycles, 100*float64(n.metric(b, attached)-had)/float64(cycles), bar{})
 	same("goroutines", after.Goroutines-before.Goroutines, few)
 	same("descriptors", after.Descriptors-before.Descriptors, few)
 	same("links", changed(before.Links, after.Links), none)

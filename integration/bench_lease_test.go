@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func (l *leaseBench) background(fn func(context.Context) error) {
 	go func() { done <- fn(ctx) }()
 	l.b.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil && ctx.Err() == nil {
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			l.b.Error(err)
 		}
 	})

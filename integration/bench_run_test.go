@@ -38,7 +38,7 @@ func benchRun(b *testing.B, t *table, n *node) {
 	log := &logTail{path: n.log}
 	timeline := watchEvents(b, n.containerd)
 	kernel := watchKernel(b, n.host)
-	var total, seen, ahead samples
+	var total, seen, ahead, rest samples
 	phases := map[string]*samples{}
 	var order []string
 	early := 0
@@ -64,17 +64,21 @@ func benchRun(b *testing.B, t *table, n *node) {
 		if told.attrs["grade"] == "early" {
 			early++
 		}
+		left := told.duration("total")
 		for _, name := range told.phases {
+			left -= told.duration(name)
 			if phases[name] == nil {
 				phases[name], order = &samples{}, append(order, name)
 			}
 			phases[name].add(told.duration(name))
 		}
+		rest.add(left)
 	}
 	t.spread("/tasks/create → endpoint up, by the agent", "ms", total, bar{p50: 4, p99: 20})
 	for _, name := range order {
 		t.spread("  phase "+name, "ms", *phases[name], bar{})
 	}
+	t.spread("  in no phase", "ms", rest, bar{})
 	t.spread("/tasks/create → endpoint up, by a watcher of the kernel", "ms", seen, bar{p50: 4, p99: 20})
 	t.spread("  watcher − agent: what the agent leaves out", "ms", ahead, bar{p50: watchSlack})
 	t.value("  ready before the program's first instruction", "%", len(total), 100*float64(early)/float64(max(len(total), 1)), bar{})

@@ -18,6 +18,12 @@ import (
 // container that it refuses.
 func (n *node) fingerprint() string {
 	n.t.Helper()
+	n.eventually(quiet, "IPv6 addresses are settled", func() error {
+		if out := n.host.Run(n.t, "ip", "-6", "address", "show", "tentative"); out != "" {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
 	return n.host.Run(n.t, "sh", "-c", "ip -br link; ip -br address; ip route show table all; nft list ruleset; sysctl -a 2>/dev/null | grep -E '^net\\.(ipv4|ipv6|bridge)\\.(conf|ip_forward)'")
 }
 
