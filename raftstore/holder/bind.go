@@ -147,9 +147,11 @@ func (h *Holder) tryClaim(r BindRequest) (held Held, op *bindOp, wait <-chan str
 // takeAddress takes an address out of the picker. The caller holds h.mu.
 func (h *Holder) takeAddress(r BindRequest) (l *lease, wait <-chan struct{}, err error) {
 	// An owner that comes back gets what it had, even while a command about it and
-	// that address is unresolved: it changes nothing for anybody else.
+	// that address is unresolved: it changes nothing for anybody else. What it had
+	// asked for by name it gets by name only: it may have skipped a cool-down.
 	for _, old := range h.leases {
-		if old.owner != r.Owner || r.Want.IsValid() && r.Want != old.addr {
+		switch {
+		case old.owner != r.Owner, r.Want.IsValid() && r.Want != old.addr, old.static && !r.Want.IsValid():
 			continue
 		}
 		if old.op != nil {

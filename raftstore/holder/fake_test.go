@@ -43,9 +43,16 @@ const (
 	faultKinds       // how many there are
 )
 
+// failer is what testing.T and rapid.T have in common.
+type failer interface {
+	Helper()
+	Error(...any)
+	Fatal(...any)
+}
+
 // fakeStore is a Proposer that runs the real Apply, with faults.
 type fakeStore struct {
-	t     testing.TB
+	t     failer
 	fault func() fault // called for each proposal, under mu
 
 	mu       sync.Mutex
@@ -57,7 +64,7 @@ type fakeStore struct {
 }
 
 // newFakeStore has a cluster whose one node holds a subnet with the given prefix length.
-func newFakeStore(t testing.TB, bits int) *fakeStore {
+func newFakeStore(t failer, bits int) *fakeStore {
 	s := &fakeStore{t: t, state: ipam.New(), fault: func() fault { return none }}
 	for _, r := range s.must(
 		ipam.InitCluster{ClusterID: cluster, Network: ipam.DefaultNetwork, Prefix: netip.MustParsePrefix("172.16.0.0/16"), SubnetBits: bits},
