@@ -177,6 +177,9 @@ func (t *table) write(w io.Writer) error {
 func (t *table) publish(b *testing.B) {
 	b.Helper()
 	fmt.Println()
+	if b.Failed() {
+		fmt.Println("INCOMPLETE: something failed, see below")
+	}
 	if err := t.write(os.Stdout); err != nil {
 		b.Error(err)
 	}
