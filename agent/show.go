@@ -102,6 +102,9 @@ func (j *job) showOutcome(f facts, p plan) {
 	if was.State == e.State || e.State == "" || e.State == StateAttached {
 		return // an attach has its own line
 	}
+	if e.State == StateBound && was.Address == e.Address && (was.State == StateAttached || was.State == StateProvisional) {
+		return // and so has a detach
+	}
 	j.log.Info("endpoint "+string(e.State), "container", j.key, "ip", e.Address, "reason", e.Reason)
 	j.Record(string(e.State), j.key.String(), text(e.Address.IsValid(), e.Address.String(), e.Reason))
 }
