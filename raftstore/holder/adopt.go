@@ -73,7 +73,8 @@ func (h *Holder) confirmSubnet(ctx context.Context) error {
 	return nil
 }
 
-// nameBinds gives the leases that the journal did not know a request id.
+// nameBinds gives the leases that the journal did not know a request id. Those that
+// are committed get one too: of two binds of one owner the journal counts the later.
 func (h *Holder) nameBinds(m *merged) error {
 	byAddr := make(map[netip.Addr]*lease)
 	for _, l := range m.leases {
@@ -81,14 +82,14 @@ func (h *Holder) nameBinds(m *merged) error {
 	}
 	for i, r := range m.changes {
 		l := byAddr[r.Addr]
-		if r.Op != journal.OpBind || l.confirmed || l.request != (ipam.RequestID{}) {
+		if r.Op != journal.OpBind || l.request != (ipam.RequestID{}) {
 			continue
 		}
 		id, err := h.seq.next()
 		if err != nil {
 			return err
 		}
-		l.request, l.spent = id, false
+		l.request, l.spent = id, l.confirmed
 		m.changes[i].Request = id
 	}
 	return nil

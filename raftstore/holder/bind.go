@@ -121,7 +121,10 @@ func (h *Holder) tryClaim(r BindRequest) (held Held, op *bindOp, wait <-chan str
 			return Held{}, nil, l.op, nil
 		case r.Want.IsValid() && r.Want != l.addr:
 			return Held{}, nil, nil, fmt.Errorf("%s: %w", l.addr, ipam.ErrOwnerHasAddress)
+		case l.doubtful && h.journal.Failed() != nil:
+			return Held{}, nil, nil, h.journal.Failed()
 		}
+		l.doubtful = false
 		return l.view(), nil, nil, nil
 	}
 	if h.halted != nil {
@@ -132,7 +135,7 @@ func (h *Holder) tryClaim(r BindRequest) (held Held, op *bindOp, wait <-chan str
 		return Held{}, nil, wait, err
 	}
 	l.owner, l.static, l.hostname = r.Owner, r.Want.IsValid(), r.Hostname
-	l.held, l.attached, l.confirmed, l.cooling = true, false, false, false
+	l.held, l.attached, l.confirmed, l.cooling, l.unwritten, l.doubtful = true, false, false, false, false, false
 	l.since = time.Now()
 	again := h.leases[l.addr] == l
 	if !again {
@@ -301,6 +304,7 @@ func (h *Holder) finishBind(op *bindOp, how outcome, perr, jerr error) {
 	} else if how == absent && !op.again {
 		h.drop(l) // nobody knows of it but, perhaps, the journal that has failed
 	} else {
+		l.unwritten = true
 		h.cool(l)
 	}
 }
@@ -321,6 +325,7 @@ func (h *Holder) undo(l *lease, again bool, why error) {
 	err := h.journal.Append(context.Background(), r)
 	h.mu.Lock()
 	if again || err != nil {
+		l.unwritten = err != nil
 		h.cool(l)
 		return
 	}

@@ -62,6 +62,12 @@ type lease struct {
 	released   int64 // Holder.now at which cooling began, if cooling
 	cooling    bool  // the picker knows that it was released
 
+	// doubtful: it is held, but the release that the journal failed to write may be
+	// found by the next start, unless the journal has recovered before.
+	doubtful bool
+	// unwritten: it was released, but the journal may still say bind.
+	unwritten bool
+
 	// request is the id of the BindLease, as the journal has it; spent when a reply
 	// to it has come, so that it answers no further proposal.
 	request ipam.RequestID

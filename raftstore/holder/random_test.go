@@ -163,11 +163,12 @@ func (h *history) bind(o ipam.Owner, want netip.Addr) {
 	begin := time.Now()
 	got, err := h.Bind(context.Background(), BindRequest{Owner: o, Want: want})
 	took := time.Since(begin)
+	h.t.Logf("%s bind %s.%d want %s: %v %v", time.Now().Format("04:05.000"), o, o.Created, want, got.Addr, err)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old, had := h.held[o]
 	if err != nil {
-		if had && !errors.Is(err, ipam.ErrOwnerHasAddress) && !errors.Is(err, ErrClosed) {
+		if had && !errors.Is(err, ipam.ErrOwnerHasAddress) && !errors.Is(err, ErrClosed) && !errors.Is(err, journal.ErrFailed) {
 			h.t.Errorf("%s has %s and got %v", o, old.Addr, err)
 		}
 		h.maybe[o] = true
@@ -219,6 +220,7 @@ func (h *history) release(o ipam.Owner) {
 		h.Attached(o, false)
 	}
 	err := h.Release(context.Background(), o)
+	h.t.Logf("%s release %s.%d %s: %v", time.Now().Format("04:05.000"), o, o.Created, addr, err)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.held, o)
@@ -232,7 +234,8 @@ func (h *history) release(o ipam.Owner) {
 func (h *history) reserve() {
 	a := netip.AddrFrom4([4]byte{172, 16, 0, byte(2 + h.rand.IntN(12))})
 	if h.rand.IntN(2) == 0 {
-		_ = h.Unreserve(context.Background(), a)
+		err := h.Unreserve(context.Background(), a)
+		h.t.Logf("%s unreserve %s: %v", time.Now().Format("04:05.000"), a, err)
 		return
 	}
 	h.mu.Lock()
@@ -241,7 +244,9 @@ func (h *history) reserve() {
 		taken = taken || l.Addr == a
 	}
 	h.mu.Unlock()
-	if err := h.Reserve(context.Background(), a, "test"); err == nil && taken {
+	err := h.Reserve(context.Background(), a, "test")
+	h.t.Logf("%s reserve %s: %v", time.Now().Format("04:05.000"), a, err)
+	if err == nil && taken {
 		h.t.Errorf("%s was reserved although it is held", a)
 	}
 }
@@ -270,6 +275,7 @@ func (h *history) reboot() {
 		live = append(live, Live{a, o})
 	}
 	h.checkJournal()
+	h.t.Logf("%s reboot kill %v live %v", time.Now().Format("04:05.000"), kill, live)
 	for try := 0; ; try++ {
 		if err := h.start(live...); err == nil {
 			break
@@ -324,6 +330,11 @@ func (h *history) check() {
 		h.t.Errorf("%d leases, counts %+v", len(all), c)
 	}
 	if h.t.Failed() {
+		h.Holder.mu.Lock()
+		for a, l := range h.leases {
+			h.t.Logf("%s: %+v", a, *l)
+		}
+		h.Holder.mu.Unlock()
 		h.t.FailNow()
 	}
 }

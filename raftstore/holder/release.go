@@ -60,6 +60,8 @@ func (h *Holder) finishRelease(l *lease, written journal.Write) error {
 		l.held, l.attached = false, false
 		delete(h.owners, l.owner)
 		h.cool(l)
+	} else {
+		l.doubtful = true
 	}
 	h.end(l)
 	h.mu.Unlock()

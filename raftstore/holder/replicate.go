@@ -81,7 +81,7 @@ func (h *Holder) round(ctx context.Context) (next time.Duration, err error) {
 	}
 	p := makePlan(h.fence, want, have)
 	h.confirm(p.shown)
-	err = errors.Join(err, h.forget(ctx, p.gone), h.takeStrays(ctx, p.strays))
+	err = errors.Join(err, h.writeReleases(ctx), h.forget(ctx, p.gone), h.takeStrays(ctx, p.strays))
 	err = errors.Join(err, h.propose(ctx, p))
 	h.mu.Lock()
 	again := h.recheck
@@ -178,6 +178,32 @@ func (h *Holder) confirm(shown []netip.Addr) {
 			l.confirmed = true
 		}
 	}
+}
+
+// writeReleases makes up for releases that the journal did not take.
+func (h *Holder) writeReleases(ctx context.Context) error {
+	var records []journal.Record
+	var leases []*lease
+	h.mu.Lock()
+	for _, l := range h.leases {
+		if l.unwritten && l.op == nil {
+			leases = append(leases, l)
+			records = append(records, l.record(journal.OpRelease, h.fence))
+		}
+	}
+	written := h.journal.Begin(records...)
+	h.mu.Unlock()
+	if err := written.Wait(ctx); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, l := range leases {
+		if !l.held && l.op == nil {
+			l.unwritten = false
+		}
+	}
+	return nil
 }
 
 // forget takes addresses out of the journal that neither side needs to know of.
