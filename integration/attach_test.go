@@ -105,7 +105,7 @@ func TestFirstInstruction(t *testing.T) {
 // TestShortLived: 200 programs that end at once leave nothing behind.
 func TestShortLived(t *testing.T) {
 	n := startNode(t, nodeOptions{})
-	const total, atOnce = 200, 20
+	const total, atOnce = 200, 200
 	slots := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
 	for i := range total {

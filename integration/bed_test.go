@@ -242,11 +242,22 @@ func (n *node) list() (map[string]endpoint, error) {
 // State "" means: not listed.
 func (n *node) await(id, state string) endpoint {
 	n.t.Helper()
+	return n.awaitFor(15*time.Second, id, state)
+}
+
+// awaitLong is await for what comes with the next listing of containerd.
+func (n *node) awaitLong(id, state string) endpoint {
+	n.t.Helper()
+	return n.awaitFor(time.Minute, id, state)
+}
+
+func (n *node) awaitFor(limit time.Duration, id, state string) endpoint {
+	n.t.Helper()
 	if !strings.Contains(id, "/") {
 		id = "default/" + id
 	}
 	var e endpoint
-	n.eventually(15*time.Second, id+" is "+state, func() error {
+	n.eventually(limit, id+" is "+state, func() error {
 		es, err := n.list()
 		if err != nil {
 			return err
@@ -258,6 +269,16 @@ func (n *node) await(id, state string) endpoint {
 		return nil
 	})
 	return e
+}
+
+// writeConfig writes a configuration file and returns its path.
+func writeConfig(t testing.TB, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // networked are the labels that ask for a network, with more of them by pairs.
