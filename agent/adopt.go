@@ -22,6 +22,7 @@ func (a *Agent) adopt(ctx context.Context) error {
 	inKernel := make(map[ipam.Owner]bool, len(endpoints))
 	for _, e := range endpoints {
 		inKernel[e.Owner] = true
+		a.adopted[e.Owner] = true
 		a.adoptOwner(e.Owner, &e)
 	}
 	for _, h := range a.cfg.Leases.All() {

@@ -65,7 +65,8 @@ type Agent struct {
 	mu      sync.Mutex // guards what follows, never held over I/O
 	records map[events.Key]*record
 	hints   map[events.Key]hint
-	byNS    map[netsetup.NSID]events.Key // which endpoint serves a namespace
+	byNS    map[netsetup.NSID]events.Key // whose endpoint serves a namespace, or is being made there
+	adopted map[ipam.Owner]bool          // endpoints of before, in a namespace that is not known yet
 	settled chan struct{}                // closed when the keys of the first listing have been worked on
 	pending map[events.Key]bool          // those that have not; nil before the first listing
 	doubt   doubt
@@ -91,7 +92,7 @@ func New(cfg Config) *Agent {
 	return &Agent{
 		cfg: cfg, log: cfg.Logger, queue: newQueue(), events: newEventLog(),
 		records: map[events.Key]*record{}, hints: map[events.Key]hint{},
-		byNS: map[netsetup.NSID]events.Key{}, settled: make(chan struct{}),
+		byNS: map[netsetup.NSID]events.Key{}, adopted: map[ipam.Owner]bool{}, settled: make(chan struct{}),
 	}
 }
 

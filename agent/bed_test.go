@@ -71,28 +71,38 @@ func newBed(t *testing.T, subnet string) *bed {
 	return b
 }
 
-// mayDetach: a link is taken from a living namespace only where its container's
-// labels do not ask for it any more, or were changed a moment ago.
+// mayDetach: a link is taken from a living namespace only where its container
+// does not want it there, or did not a moment ago.
 func (b *bed) mayDetach(o ipam.Owner, ns *fakeNS) bool {
 	b.c.mu.Lock()
 	defer b.c.mu.Unlock()
-	x := b.c.all[keyOf(o)]
+	key, moment := keyOf(o), 100*time.Millisecond
+	x := b.c.all[key]
 	switch {
 	case x == nil:
-		return false
+		return time.Since(b.c.gone[key]) < moment
+	case time.Since(x.changed) < moment:
+		return true
 	case x.Created.UnixNano() == o.Created:
-		return x.Labels[labelNetwork] != "true" || time.Since(x.changed) < time.Second || x.proc == nil || x.proc.ns != ns
+		if a, _ := b.l.Lookup(o); x.Labels[labelIP] != "" && x.Labels[labelIP] != a.Addr.String() {
+			return true // the address is exchanged when the task starts again
+		}
+		return x.Labels[labelNetwork] != "true" || x.proc != nil && x.proc.ns != ns
 	}
 	return x.proc != nil && x.proc.ns == ns // it was given to the wrong container
 }
 
 func (b *bed) start() {
 	ctx, stop := context.WithCancel(b.Context())
-	b.stop, b.log, b.reg = stop, &bytes.Buffer{}, prometheus.NewRegistry()
+	if b.stop == nil {
+		b.log = &bytes.Buffer{}
+	}
+	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	b.stop, b.reg = stop, prometheus.NewRegistry()
 	b.metrics = NewMetrics(b.reg)
 	b.a = New(Config{
 		NodeName: "n1", Containers: b.c, Leases: b.l, Network: b.k, Metrics: b.metrics,
-		Logger: slog.New(slog.NewTextHandler(b.log, nil)),
+		Logger: log,
 	})
 	b.ended.Go(func() {
 		if err := b.a.Run(ctx); err != nil {
@@ -100,7 +110,7 @@ func (b *bed) start() {
 		}
 	})
 	b.c.mu.Lock()
-	b.c.sink = b.a
+	b.c.sink, b.c.log = b.a, log
 	b.c.mu.Unlock()
 	b.a.Connected(true, nil)
 }

@@ -174,6 +174,9 @@ func decideWanted(f facts) plan {
 	case f.endpoint == placeHere:
 		return plan{state: StateAttached}
 	case f.foreign:
+		// A namespace of its own is the container's again with its next task,
+		// and so is its address; the guest of a path has no use for one.
+		f.lease = f.lease && f.path
 		return plan{steps: f.giveBack(), state: StateShared}
 	case !f.lease, f.endpoint == placeNone:
 		return plan{steps: append(f.rebind(), stepAttach), state: StateAttached}

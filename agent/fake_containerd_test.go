@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"sync"
 	"time"
@@ -15,7 +16,9 @@ type fakeContainerd struct {
 	mu     sync.Mutex // guards all below
 	all    map[events.Key]*fakeContainer
 	looks  map[events.Key]int
+	gone   map[events.Key]time.Time // when a record was removed
 	id     string
+	log    *slog.Logger                   // nil: no log
 	fail   func(events.Key) error         // asked at each Look; nil: nothing fails
 	filter func(events.Hint) (again int)  // how often a hint arrives; nil: once
 	change func(*events.Container)        // edits what a Look says; nil: nothing
@@ -26,12 +29,14 @@ type fakeContainer struct {
 	events.Container
 	ns   *fakeNS // to be joined; nil: a new one for each task
 	proc *fakeProc
-	// changed is when labels were changed last.
+	// changed is when its labels or its task were changed last.
 	changed time.Time
+	// stable: neither labels nor anything else ever asked for another address.
+	stable bool
 }
 
 func newFakeContainerd(k *fakeKernel) *fakeContainerd {
-	return &fakeContainerd{k: k, all: map[events.Key]*fakeContainer{}, looks: map[events.Key]int{}, id: "server"}
+	return &fakeContainerd{k: k, all: map[events.Key]*fakeContainer{}, looks: map[events.Key]int{}, gone: map[events.Key]time.Time{}, id: "server"}
 }
 
 func (c *fakeContainerd) Look(_ context.Context, key events.Key) (events.Container, error) {
@@ -69,6 +74,13 @@ func (x *fakeContainer) copy() events.Container {
 func (c *fakeContainerd) tell(h events.Hint) {
 	h.Time, h.Received = time.Now(), time.Now()
 	c.mu.Lock()
+	if c.log != nil {
+		attrs := []any{"topic", h.Topic, "container", h.Key, "pid", h.PID}
+		if x := c.all[h.Key]; x != nil && x.proc != nil {
+			attrs = append(attrs, "ns", x.proc.ns.id.Ino)
+		}
+		c.log.Debug("happens", attrs...)
+	}
 	sink, n := c.sink, 1
 	if c.filter != nil {
 		n = c.filter(h)
@@ -106,7 +118,7 @@ func joining(ns *fakeNS) func(*fakeContainer) {
 
 func (c *fakeContainerd) update(x *fakeContainer, labels map[string]string) {
 	c.mu.Lock()
-	x.Labels, x.changed = labels, time.Now()
+	x.Labels, x.changed, x.stable = labels, time.Now(), false
 	c.mu.Unlock()
 	c.tell(events.Hint{Key: x.Key, Topic: events.ContainerUpdate})
 }
@@ -115,6 +127,7 @@ func (c *fakeContainerd) remove(x *fakeContainer) {
 	c.mu.Lock()
 	if c.all[x.Key] == x {
 		delete(c.all, x.Key)
+		c.gone[x.Key] = time.Now()
 	}
 	c.mu.Unlock()
 	c.tell(events.Hint{Key: x.Key, Topic: events.ContainerDelete})
@@ -129,7 +142,7 @@ func (c *fakeContainerd) task(x *fakeContainer) *fakeProc {
 	}
 	p := c.k.fork(ns)
 	c.mu.Lock()
-	x.proc = p
+	x.proc, x.changed = p, time.Now()
 	x.Task = &events.Task{PID: uint32(p.pid), Status: events.TaskCreated}
 	c.mu.Unlock()
 	c.tell(events.Hint{Key: x.Key, Topic: events.TaskCreate, PID: uint32(p.pid)})
@@ -149,7 +162,7 @@ func (c *fakeContainerd) run(x *fakeContainer) {
 func (c *fakeContainerd) exit(x *fakeContainer) {
 	c.mu.Lock()
 	p := x.proc
-	x.proc, x.Task = nil, nil
+	x.proc, x.Task, x.changed = nil, nil, time.Now()
 	c.mu.Unlock()
 	c.k.kill(p)
 	c.tell(events.Hint{Key: x.Key, Topic: events.TaskExit, PID: uint32(p.pid)})

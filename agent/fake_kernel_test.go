@@ -150,10 +150,13 @@ func (k *fakeKernel) lose(o ipam.Owner) {
 
 func (k *fakeKernel) failing(op string) error {
 	time.Sleep(200 * time.Microsecond)
-	if k.fail == nil {
+	k.mu.Lock()
+	fail := k.fail
+	k.mu.Unlock()
+	if fail == nil {
 		return nil
 	}
-	return k.fail(op)
+	return fail(op)
 }
 
 func (k *fakeKernel) OpenPID(pid int, before time.Time) (Process, error) {

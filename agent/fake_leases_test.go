@@ -23,6 +23,7 @@ type fakeLeases struct {
 	binds    atomic.Int64
 	releases atomic.Int64
 	broken   []string
+	given    map[ipam.Owner][]netip.Addr // by owner without interface: all it ever had
 
 	provisional bool
 	hang        time.Duration // of each Bind and Release
@@ -32,7 +33,7 @@ type fakeLeases struct {
 
 func newFakeLeases(subnet string) *fakeLeases {
 	p := netip.MustParsePrefix(subnet)
-	l := &fakeLeases{start: time.Now(), picker: ipam.NewPicker(p, time.Minute), leases: map[ipam.Owner]holder.Held{}}
+	l := &fakeLeases{start: time.Now(), picker: ipam.NewPicker(p, time.Minute), leases: map[ipam.Owner]holder.Held{}, given: map[ipam.Owner][]netip.Addr{}}
 	for _, a := range []netip.Addr{p.Addr(), p.Addr().Next(), lastOf(p)} {
 		if err := l.picker.Reserve(a); err != nil {
 			panic(err)
@@ -86,6 +87,9 @@ func (l *fakeLeases) Bind(_ context.Context, r holder.BindRequest) (holder.Held,
 	}
 	h := holder.Held{Addr: a, Owner: r.Owner, Static: r.Want.IsValid(), Hostname: r.Hostname, Provisional: l.provisional, Since: time.Now()}
 	l.leases[r.Owner] = h
+	who := r.Owner
+	who.Interface = ""
+	l.given[who] = append(l.given[who], a)
 	return h, nil
 }
 

@@ -63,6 +63,24 @@ func TestGoneForAMoment(t *testing.T) {
 	})
 }
 
+// A delete event that comes late was that of a namesake.
+func TestLateDelete(t *testing.T) {
+	withAgent(t, func(b *bed) {
+		x := b.c.create(key("a"), networked)
+		late := time.Now().Add(-time.Millisecond)
+		b.wait(time.Second)
+		b.c.mu.Lock()
+		b.c.fail = func(events.Key) error { return events.ErrNotFound }
+		b.c.mu.Unlock()
+		b.a.Hint(events.Hint{Key: x.Key, Topic: events.ContainerDelete, Time: late, Received: time.Now()})
+		b.wait(time.Second)
+		b.wantLeases(1)
+		b.a.Hint(events.Hint{Key: x.Key, Topic: events.ContainerDelete, Time: time.Now(), Received: time.Now()})
+		b.wait(time.Second)
+		b.wantLeases(0)
+	})
+}
+
 func TestLookErrorsChangeNothing(t *testing.T) {
 	withAgent(t, func(b *bed) {
 		up := b.running("up", networked)
@@ -305,6 +323,7 @@ func TestSteadyState(t *testing.T) {
 		b.running("up", networked)
 		b.c.create(key("idle"), networked)
 		b.running("plain", nil)
+		b.c.create(key("pending"), networked, joining(b.k.newNS()))
 		host := b.running("shared", networked)
 		b.running("guest", networked, joining(host.proc.ns))
 		gone := b.running("gone", networked)

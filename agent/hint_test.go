@@ -256,7 +256,7 @@ func TestLinkDeletedByOthers(t *testing.T) {
 			x := b.running("a", networked)
 			b.c.exit(x)
 			b.wait(time.Second)
-			b.wantTold(x, "bound attached detach bound")
+			b.wantTold(x, "bound attached detach")
 		})
 	})
 }

@@ -16,7 +16,7 @@ type hint struct {
 	created  time.Time // that event's timestamp
 	received time.Time // when it arrived
 	record   bool      // an event was about the record: labels, or even the container, may be others
-	deleted  bool      // a /containers/delete was among them
+	deleted  time.Time // of the newest /containers/delete, zero for none
 	repair   bool      // forget what is known to be in place
 	lost     string    // what became of the endpoint's link
 }
@@ -39,10 +39,11 @@ func (a *Agent) Hint(h events.Hint) {
 	case events.TaskExit, events.TaskDelete:
 		p.pid = 0
 	case events.ContainerDelete:
-		p.record, p.deleted = true, true
-	case events.ContainerCreate:
-		p.record, p.deleted = true, false
-	case events.ContainerUpdate:
+		p.record, p.deleted = true, h.Time
+		if h.Time.IsZero() {
+			p.deleted = h.Received
+		}
+	case events.ContainerCreate, events.ContainerUpdate:
 		p.record = true
 	}
 	a.hints[h.Key] = p

@@ -18,6 +18,10 @@ func (j *job) look(ctx context.Context) (facts, error) {
 		j.closeProc()
 		j.unserve(j.record)
 	}
+	// A delete from before the container's creation was that of a namesake.
+	if d := j.hint.deleted; !d.IsZero() && d.UnixNano() > j.owner.Created {
+		j.deleted = true
+	}
 	if f, ok := j.glance(ctx); ok {
 		j.queue.add(j.key)
 		return f, nil
@@ -28,7 +32,6 @@ func (j *job) look(ctx context.Context) (facts, error) {
 	case errors.Is(err, events.ErrNotFound):
 		return j.lookGone(ctx)
 	case err != nil:
-		j.deleted = j.deleted || j.hint.deleted
 		return facts{}, &lookError{err}
 	}
 	j.absent, j.deleted = time.Time{}, false
@@ -69,7 +72,6 @@ func (j *job) glance(ctx context.Context) (facts, bool) {
 // lookGone: containerd says that there is no such record.
 func (j *job) lookGone(ctx context.Context) (facts, error) {
 	f := facts{containerd: answerGone}
-	j.deleted = j.deleted || j.hint.deleted
 	if j.absent.IsZero() {
 		j.absent = time.Now()
 	}
@@ -158,12 +160,15 @@ func (j *job) place(ctx context.Context, f *facts) error {
 	default:
 		f.endpoint = placeOther
 	}
-	if !j.path && !j.shared && !j.suspect(j.record, j.ns.ID()) {
+	if j.claim() && !j.path && !j.shared {
 		return nil
 	}
 	e, ok, err := j.ns.Endpoint(ctx)
 	if err != nil {
 		return fmt.Errorf("look for a shared endpoint: %w", err)
+	}
+	if !ok && !j.takeClaim() {
+		return errUnknown
 	}
 	j.host = nil
 	if f.foreign = ok && e.Owner != j.owner; f.foreign {

@@ -106,11 +106,12 @@ func (a *Agent) show(r *record, e Endpoint, unsettled bool) (was Endpoint) {
 	return was
 }
 
-// wakeGuests has the containers looked at that live in the namespace of an
-// endpoint which has gone from there.
-func (a *Agent) wakeGuests(o ipam.Owner) {
+// endpointGone has the containers looked at that live in the namespace which the
+// owner's endpoint has gone from.
+func (a *Agent) endpointGone(o ipam.Owner) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.adopted, o)
 	for key, r := range a.records {
 		if r.guestOf == o {
 			a.queue.add(key)
@@ -142,7 +143,38 @@ func (a *Agent) AddressFreed() {
 	}
 }
 
-// serve notes that r's endpoint serves the namespace id.
+// claim enters the record as the one that makes an endpoint in the opened
+// namespace, so that of two containers that share it one does. It reports false
+// where another one may serve that already; the kernel knows.
+func (j *job) claim() bool {
+	id := j.ns.ID()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	key, entered := j.byNS[id]
+	if entered && key != j.key {
+		return false
+	}
+	j.byNS[id] = j.key
+	return j.endpoint != nil || len(j.adopted) == 0
+}
+
+// takeClaim claims a namespace in which the kernel has no endpoint. Numbers of
+// namespaces are used again, so the entry of a finished endpoint is void there,
+// but not that of one that is being made.
+func (j *job) takeClaim() bool {
+	id := j.ns.ID()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if key, entered := j.byNS[id]; entered && key != j.key {
+		if other := j.records[key]; other != nil && other.nsid != id {
+			return false
+		}
+	}
+	j.byNS[id] = j.key
+	return true
+}
+
+// serve notes that the record's endpoint serves the namespace id.
 func (a *Agent) serve(r *record, id netsetup.NSID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -151,6 +183,16 @@ func (a *Agent) serve(r *record, id netsetup.NSID) {
 	}
 	r.nsid = id
 	a.byNS[id] = r.key
+	delete(a.adopted, r.owner)
+}
+
+// unclaim takes back a claim on the namespace id that has led to no endpoint.
+func (a *Agent) unclaim(r *record, id netsetup.NSID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.byNS[id] == r.key && r.nsid != id {
+		delete(a.byNS, id)
+	}
 }
 
 func (a *Agent) unserve(r *record) {
@@ -160,15 +202,6 @@ func (a *Agent) unserve(r *record) {
 		delete(a.byNS, r.nsid)
 	}
 	r.nsid = netsetup.NSID{}
-}
-
-// suspect reports whether another record's endpoint may serve the namespace id.
-// Numbers of namespaces are used again, so the kernel has the last word.
-func (a *Agent) suspect(r *record, id netsetup.NSID) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	key, ok := a.byNS[id]
-	return ok && key != r.key
 }
 
 // alive reports whether the attached process is known to run.

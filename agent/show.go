@@ -69,25 +69,26 @@ func (j *job) showOutcome(f facts, p plan) {
 		j.show(j.record, Endpoint{}, false)
 		return
 	}
-	e := j.face()
-	e.State = p.state
-	if p.state == "" {
-		e.State = j.shown.State
-		e.Reason = j.shown.Reason
+	e := j.shown
+	if p.state != "" {
+		e = j.face()
+		e.State = p.state
 	}
 	if p.reason != "" {
 		e.Reason = p.reason
 	}
-	switch e.State {
+	switch p.state {
 	case StateAttached:
-		if held, ok := j.cfg.Leases.Lookup(j.owner); ok && held.Provisional {
+		held, ok := j.cfg.Leases.Lookup(j.owner)
+		if ok && held.Provisional {
 			e.State, e.Reason = StateProvisional, "the lease is not replicated yet: no leader answers"
 		}
-		if j.refused != nil {
+		switch {
+		case j.refused != nil:
 			e.Reason = j.refused.Reason + " (the endpoint stays until the task ends)"
-		} else if j.moved() {
+		case j.moved():
 			e.Reason = "another address is asked for: it is taken up when the task starts again"
-		} else if j.renamed() {
+		case j.renamed():
 			e.Reason = "another interface is asked for: it is taken up when the task starts again"
 		}
 	case StateRejected:
@@ -97,7 +98,7 @@ func (j *job) showOutcome(f facts, p plan) {
 		e.Address, e.Ifname, e.HostIfname = j.host.Addr, j.host.Ifname, j.host.HostIfname
 		e.Reason = "the namespace has the endpoint of " + j.host.Owner.Namespace + "/" + j.host.Owner.ID
 	}
-	unsettled := e.State == StatePending || e.State == StateProvisional || f.containerd == answerUnknown || f.task == taskUnknown
+	unsettled := e.State == StateProvisional || f.task == taskUnknown
 	was := j.show(j.record, e, unsettled)
 	if was.State == e.State || e.State == "" || e.State == StateAttached {
 		return // an attach has its own line

@@ -75,7 +75,7 @@ func (j *job) attach(ctx context.Context) error {
 	j.settle(ctx, e, timing.Adopted, parked)
 	j.cfg.Leases.Attached(j.owner, true)
 	if moving && !timing.Adopted {
-		j.wakeGuests(j.owner)
+		j.endpointGone(j.owner)
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (j *job) detachOwner(ctx context.Context, o ipam.Owner) error {
 	}
 	j.cfg.Leases.Attached(o, false)
 	j.cfg.Metrics.detached()
-	j.wakeGuests(o)
+	j.endpointGone(o)
 	message := "interface removed"
 	if o != j.owner {
 		message = "interface of a former container removed"

@@ -38,14 +38,14 @@ func (a *Agent) work(ctx context.Context, key events.Key) (failed bool) {
 	return true
 }
 
-// errUnknown ends a pass that has learned nothing; more passes follow, with
+// errUnknown ends a pass that has learned nothing yet; more passes follow, with
 // growing pauses.
-var errUnknown = errors.New("task state unknown")
+var errUnknown = errors.New("not known yet")
 
 func (j *job) converge(ctx context.Context) error {
 	f, err := j.look(ctx)
 	if err != nil {
-		return err
+		return j.again(err)
 	}
 	recheck, strayErr := j.letStraysGo(ctx, f)
 	p := decide(f)
@@ -72,17 +72,23 @@ func (j *job) take(ctx context.Context, f facts, p plan) error {
 			j.showRejected(refused)
 			return nil
 		}
-		if errors.Is(err, errLookAgain) && !j.puzzled {
-			j.puzzled = true
-			j.queue.add(j.key)
-			return nil
-		}
 		if err != nil {
-			return err
+			return j.again(err)
 		}
 	}
 	j.puzzled = false
 	j.showOutcome(f, p)
+	return nil
+}
+
+// again has the container looked at once more, at once, where err says that a
+// new look may tell more. Only the second time in a row it is a failure.
+func (j *job) again(err error) error {
+	if !errors.Is(err, errLookAgain) || j.puzzled {
+		return err
+	}
+	j.puzzled = true
+	j.queue.add(j.key)
 	return nil
 }
 
@@ -129,6 +135,7 @@ func (j *job) letGo(ctx context.Context, f facts, s *stray) (again time.Duration
 				return 0, err
 			}
 			s.endpoint = nil
+			j.queue.add(j.key) // it may have served the container's own namespace
 		case stepRelease:
 			if err := j.release(ctx, s.owner); err != nil {
 				return 0, err
@@ -140,6 +147,7 @@ func (j *job) letGo(ctx context.Context, f facts, s *stray) (again time.Duration
 
 func (j *job) closeNS() {
 	if j.ns != nil {
+		j.unclaim(j.record, j.ns.ID())
 		j.ns.Close()
 		j.ns = nil
 	}
