@@ -11,16 +11,16 @@ import (
 func (t *tables) check() error {
 	if t.cluster.ID == "" {
 		if t.cluster != (clusterRecord{}) || t.networks.len()+t.nodes.len()+t.subnets.len()+t.reservations.len()+
-			t.leases.len()+t.forgotten.len()+t.requests.len() > 0 {
+			t.leases.len()+t.forgotten.len()+t.requests.len()+t.tokens.len() > 0 {
 			return errors.New("there is no cluster, yet the state is not empty")
 		}
 		return nil
 	}
-	if !NodeID(t.cluster.ID).Valid() || t.cluster.Generation == 0 || t.cluster.Time < 0 {
+	if !NodeID(t.cluster.ID).Valid() || t.cluster.Generation == 0 || t.cluster.Generation > maxGeneration || t.cluster.Time < 0 {
 		return fmt.Errorf("cluster %q, generation %d, time %d", t.cluster.ID, t.cluster.Generation, t.cluster.Time)
 	}
 	for _, check := range [...]func() error{
-		t.checkNetworks, t.checkNodes, t.checkReservations, t.checkSubnets, t.checkLeases, t.checkRequests,
+		t.checkNetworks, t.checkNodes, t.checkReservations, t.checkSubnets, t.checkLeases, t.checkRequests, t.checkTokens,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -66,9 +66,15 @@ func (t *tables) checkNodes() error {
 			}
 			continue
 		}
-		c := RegisterNode{Node: id, Name: n.Name, MachineID: n.MachineID, Address: n.Address, Version: n.Version, Mode: n.Mode}
+		c := RegisterNode{
+			Node: id, Name: n.Name, MachineID: n.MachineID,
+			Address: n.Address, Version: n.Version, Mode: n.Mode, Role: n.Role,
+		}
 		if err := c.validate(); err != nil {
 			return err
+		}
+		if n.Role == 0 {
+			return fmt.Errorf("node %s has no role", id)
 		}
 	}
 	return nil
@@ -81,19 +87,23 @@ func (t *tables) checkSubnets() error {
 			return fmt.Errorf("%s is no subnet of its network", k)
 		}
 		node, ok := t.nodes.get(s.Node)
+		lost := s.Node == "" && s.Epoch == (Epoch{}) && s.Mode == 0
 		switch {
+		case n.subnetIndex(k.Prefix.Addr()) >= n.NextSubnet:
+			return fmt.Errorf("%s was held, yet the mark is at %d", k, n.NextSubnet)
+		case s.Since > t.index || s.SinceTime > t.cluster.Time || s.SinceTime < 0:
+			return fmt.Errorf("%s changed in the future", k)
+		case lost && (s.State == Quarantined || s.State == SubnetFree):
+			// Somebody held it whose record was lost.
 		case s.State < Held || s.State > SubnetFree || !s.Mode.known():
 			return fmt.Errorf("%s is %s in %s", k, s.State, s.Mode)
 		case !ok:
 			return fmt.Errorf("%s has an unknown holder, %s", k, s.Node)
 		case s.State == Held && (node.Removed || node.Mode != s.Mode):
 			return fmt.Errorf("%s is held in %s by a node that is removed or not in that mode", k, s.Mode)
-		case s.Epoch.Counter == 0 || s.Epoch.Generation == 0 || s.Epoch.Generation > t.cluster.Generation:
+		case s.Epoch.Counter == 0 || s.Epoch.Counter > maxCounter ||
+			s.Epoch.Generation == 0 || s.Epoch.Generation > t.cluster.Generation:
 			return fmt.Errorf("%s has epoch %s", k, s.Epoch)
-		case n.subnetIndex(k.Prefix.Addr()) >= n.NextSubnet:
-			return fmt.Errorf("%s was held, yet the mark is at %d", k, n.NextSubnet)
-		case s.Since > t.index || s.SinceTime > t.cluster.Time || s.SinceTime < 0:
-			return fmt.Errorf("%s changed in the future", k)
 		}
 		if err := t.checkSubnetReservations(s); err != nil {
 			return err
@@ -231,6 +241,23 @@ func (t *tables) checkRequests() error {
 		}
 		if d.err != nil || len(d.buf) > 0 {
 			return fmt.Errorf("results of request %s/%d are malformed", id.Node, id.Seq)
+		}
+	}
+	return nil
+}
+
+func (t *tables) checkTokens() error {
+	for id, k := range t.tokens.all() {
+		if err := k.validate(); err != nil {
+			return err
+		}
+		switch {
+		case k.Used() && !k.UsedBy.Valid():
+			return fmt.Errorf("token %s was used by %q", id, k.UsedBy)
+		case k.Used() == (k.KeyHash == [32]byte{}):
+			return fmt.Errorf("token %s was used without a key, or not used with one", id)
+		case k.Created > k.Changed || k.Changed > t.index:
+			return fmt.Errorf("token %s changed at entry %d of %d", id, k.Changed, t.index)
 		}
 	}
 	return nil

@@ -72,13 +72,13 @@ func TestCheckFinds(t *testing.T) {
 		}, "tombstone"},
 		{"same name", node(func(n *Node) { n.Name = registerCmd(2).Name }), "two nodes are called nodec"},
 		{"node gone", func(_ *testing.T, s *State) { s.nodes.delete(nodeID(1)) }, "unknown holder"},
-		{"name index", func(_ *testing.T, s *State) { s.byName["ghost"] = nodeID(1) }, "3 names"},
+		{"name index", func(_ *testing.T, s *State) { s.byName["ghost"] = nodeID(1) }, "4 names"},
 
 		{"subnet state", subnet(func(s *Subnet) { s.State = 9 }), "SubnetState(9)"},
 		{"holder removed", subnet(func(s *Subnet) { s.Node = nodeID(3) }), "removed"},
 		{"subnet mode", subnet(func(s *Subnet) { s.Mode = ModeRouted }), "not in that mode"},
 		{"epoch", subnet(func(s *Subnet) { s.Epoch.Counter = 0 }), "epoch 1.0"},
-		{"generation ahead", subnet(func(s *Subnet) { s.Epoch.Generation = 2 }), "epoch 2.1"},
+		{"generation ahead", subnet(func(s *Subnet) { s.Epoch.Generation = 3 }), "epoch 3.1"},
 		{"subnet of the future", subnet(func(s *Subnet) { s.Since = 1 << 40 }), "future"},
 		{"subnet of a later time", subnet(func(s *Subnet) { s.SinceTime = 1 << 60 }), "future"},
 		{"odd subnet", func(_ *testing.T, s *State) {

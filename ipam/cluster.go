@@ -9,8 +9,11 @@ import (
 type Cluster struct {
 	ID         string // 32 hexadecimal digits, made at cluster init
 	Generation uint64 // grows with each restore or recovery; starts at 1
-	Time       int64  // cluster time in nanoseconds since the cluster's init
-	Networks   []Network
+	// Reclaim: since a restore or recovery the nodes claim what they hold
+	// (ClaimHeld), and no subnet is handed out until the operator ends it.
+	Reclaim  bool
+	Time     int64 // cluster time in nanoseconds since the cluster's init
+	Networks []Network
 }
 
 // Network is an address space that is divided into subnets of one size. The

@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"fmt"
+	"net/netip"
 
 	"stellar.io/stellar/ipam/ipampb"
 )
@@ -10,7 +11,8 @@ import (
 // Epoch. A member that holds one already gets that. Subnets are handed out in
 // the order of their addresses, never-held ones before any other, then those that
 // have been free for longest; reserved and quarantined ones are passed over. It is
-// refused with ErrNoAvailableSubnets when none is left.
+// refused with ErrNoAvailableSubnets when none is left, and with ErrReclaiming
+// while nodes claim theirs after a restore.
 type ClaimSubnet struct {
 	Node    NodeID
 	Network string
@@ -25,59 +27,86 @@ func (c ClaimSubnet) apply(t *tx) Result {
 	if err != nil {
 		return Result{Err: err}
 	}
-	for sub := range t.SubnetsOf(c.Node) {
-		if sub.Network == c.Network {
-			return Result{Subnet: sub.Prefix, Epoch: sub.Epoch}
+	if sub, ok := t.holding(c.Node, c.Network); ok {
+		return Result{Subnet: sub.Prefix, Epoch: sub.Epoch}
+	}
+	key, err := t.nextSubnet(n, nil)
+	if err != nil {
+		return Result{Err: err}
+	}
+	sub := t.handOut(key, node)
+	return Result{Subnet: sub.Prefix, Epoch: sub.Epoch}
+}
+
+// holding returns the subnet of the network that the node holds.
+func (t *tx) holding(id NodeID, network string) (Subnet, bool) {
+	for sub := range t.SubnetsOf(id) {
+		if sub.Network == network {
+			return sub, true
 		}
 	}
-	key, ok := t.nextSubnet(n)
-	if !ok {
-		return Result{Err: fmt.Errorf("network %s, %d subnets of /%d: %w",
-			n.Name, n.SubnetCount(), n.SubnetBits, ErrNoAvailableSubnets)}
-	}
-	if i := n.subnetIndex(key.Prefix.Addr()); i >= n.NextSubnet {
-		n.NextSubnet = i + 1
-		t.putNetwork(n)
-	}
+	return Subnet{}, false
+}
+
+// handOut makes the node the holder of a subnet at its next epoch.
+func (t *tx) handOut(key SubnetKey, node Node) Subnet {
 	old, _ := t.subnets.get(key)
 	sub := Subnet{
 		SubnetKey: key, State: Held, Node: node.ID, Mode: node.Mode,
 		Epoch: Epoch{Generation: t.cluster.Generation, Counter: old.Epoch.Counter + 1},
 		Since: t.index, SinceTime: t.cluster.Time,
 	}
-	t.putSubnet(sub)
-	t.setSystemReservations(key, sub.Mode)
-	return Result{Subnet: key.Prefix, Epoch: sub.Epoch}
+	t.holdSubnet(sub)
+	return sub
 }
 
-// nextSubnet returns the subnet that is to be handed out next.
-func (t *tx) nextSubnet(n Network) (SubnetKey, bool) {
-	if k, ok := t.firstNeverHeld(n, n.NextSubnet, n.SubnetCount()); ok {
-		return k, true
+// holdSubnet stores a held subnet, with the mark past it and what its mode reserves.
+func (t *tx) holdSubnet(sub Subnet) {
+	n, _ := t.networks.get(sub.Network)
+	if i := n.subnetIndex(sub.Prefix.Addr()); i >= n.NextSubnet {
+		n.NextSubnet = i + 1
+		t.putNetwork(n)
+	}
+	t.putSubnet(sub)
+	t.setSystemReservations(sub.SubnetKey, sub.Mode)
+}
+
+// nextSubnet returns the subnet that is to be handed out next. Blocks are passed
+// over as if they were reserved.
+func (t *tx) nextSubnet(n Network, blocks []netip.Prefix) (SubnetKey, error) {
+	if t.cluster.Reclaim {
+		return SubnetKey{}, fmt.Errorf("generation %d: %w", t.cluster.Generation, ErrReclaiming)
+	}
+	if k, ok := t.firstNeverHeld(n, n.NextSubnet, n.SubnetCount(), blocks); ok {
+		return k, nil
 	}
 	// Below the mark only those were never held that were reserved when it passed.
-	if k, ok := t.firstNeverHeld(n, 0, n.NextSubnet); ok {
-		return k, true
+	if k, ok := t.firstNeverHeld(n, 0, n.NextSubnet, blocks); ok {
+		return k, nil
 	}
 	var best Subnet
 	for _, sub := range t.subnets.all() {
 		if sub.Network != n.Name || sub.State != SubnetFree || best.State != 0 && sub.Since >= best.Since {
 			continue
 		}
-		if _, reserved := t.reserved(n.Name, sub.Prefix); !reserved {
+		if _, blocked := t.blocked(sub.SubnetKey, blocks); !blocked {
 			best = sub
 		}
 	}
-	return best.SubnetKey, best.State != 0
+	if best.State == 0 {
+		return SubnetKey{}, fmt.Errorf("network %s, %d subnets of /%d: %w",
+			n.Name, n.SubnetCount(), n.SubnetBits, ErrNoAvailableSubnets)
+	}
+	return best.SubnetKey, nil
 }
 
 // firstNeverHeld returns the first subnet from number i up to end that has no
-// record and is not reserved. It passes over a reserved block in one step.
-func (t *tx) firstNeverHeld(n Network, i, end uint32) (SubnetKey, bool) {
+// record and is not blocked. It passes over a blocked range in one step.
+func (t *tx) firstNeverHeld(n Network, i, end uint32, blocks []netip.Prefix) (SubnetKey, bool) {
 	for i < end {
 		k := n.Subnet(i)
-		if r, ok := t.reserved(n.Name, k.Prefix); ok {
-			i = n.subnetIndex(lastAddr(r.Prefix)) + 1
+		if p, ok := t.blocked(k, blocks); ok {
+			i = n.subnetIndex(lastAddr(p)) + 1
 			continue
 		}
 		if _, held := t.subnets.get(k); !held {
@@ -86,6 +115,19 @@ func (t *tx) firstNeverHeld(n Network, i, end uint32) (SubnetKey, bool) {
 		i++
 	}
 	return SubnetKey{}, false
+}
+
+// blocked returns the reservation, or else one of blocks, that covers the subnet.
+func (t *tx) blocked(k SubnetKey, blocks []netip.Prefix) (netip.Prefix, bool) {
+	if r, ok := t.reserved(k.Network, k.Prefix); ok {
+		return r.Prefix, true
+	}
+	for _, p := range blocks {
+		if p.Bits() <= k.Prefix.Bits() && p.Contains(k.Prefix.Addr()) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 func (c ClaimSubnet) pb() (*ipampb.Command, error) {

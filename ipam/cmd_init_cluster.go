@@ -33,8 +33,7 @@ func (c InitCluster) apply(t *tx) Result {
 		}
 		return Result{Err: fmt.Errorf("cluster %s: %w", t.cluster.ID, ErrAlreadyInitialized)}
 	}
-	t.cluster = clusterRecord{ID: c.ClusterID, Generation: 1}
-	t.emit(ClusterPut{Cluster{ID: c.ClusterID, Generation: 1}})
+	t.putCluster(clusterRecord{ID: c.ClusterID, Generation: 1})
 	t.putNetwork(Network{Name: c.Network, ID: 1, Prefix: c.Prefix, SubnetBits: c.SubnetBits})
 	return Result{}
 }

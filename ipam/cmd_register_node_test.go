@@ -10,7 +10,7 @@ func TestRegisterNode(t *testing.T) {
 	equal(t, "deltas", deltaKinds(out.Deltas), "node")
 	want := Node{
 		ID: nodeID(1), Name: "nodeb", MachineID: "machineb", Address: "192.0.2.1:9640",
-		Version: "1.0", Mode: ModeBridge, Joined: 2, Changed: 2,
+		Version: "1.0", Mode: ModeBridge, Role: RoleServer, Joined: 2, Changed: 2,
 	}
 	got, _ := s.NodeByName("nodeb")
 	equal(t, "node", got, want)

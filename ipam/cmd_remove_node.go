@@ -45,10 +45,15 @@ func (c RemoveNode) apply(t *tx) Result {
 		}
 	}
 	if !n.Removed {
-		t.putNode(Node{ID: n.ID, Name: n.Name, Removed: true, Joined: n.Joined})
-		t.forgetNode(n.ID)
+		t.bury(n)
 	}
 	return Result{}
+}
+
+// bury turns a member into a tombstone.
+func (t *tx) bury(n Node) {
+	t.putNode(Node{ID: n.ID, Name: n.Name, Removed: true, Joined: n.Joined})
+	t.forgetNode(n.ID)
 }
 
 // subnetsAfter collects the subnets that the node holds or left in quarantine.
@@ -61,9 +66,7 @@ func (t *tx) subnetsAfter(id NodeID) []Subnet {
 // freeSubnet empties a subnet and puts it back among those to be handed out.
 func (t *tx) freeSubnet(sub Subnet) {
 	n, _ := t.networks.get(sub.Network)
-	for _, k := range t.leasesOf(n, sub.SubnetKey) {
-		t.removeLease(k, sub)
-	}
+	t.dropLeases(n, sub)
 	t.setSystemReservations(sub.SubnetKey, 0)
 	sub.State, sub.Since, sub.SinceTime = SubnetFree, t.index, t.cluster.Time
 	t.putSubnet(sub)

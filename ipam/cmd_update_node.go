@@ -25,38 +25,45 @@ func (c UpdateNode) apply(t *tx) Result {
 	if err != nil {
 		return Result{Err: err}
 	}
-	if c.Address == "" {
-		c.Address = n.Address
+	to := n
+	if c.Address != "" {
+		to.Address = c.Address
 	}
-	if c.Version == "" {
-		c.Version = n.Version
+	if c.Version != "" {
+		to.Version = c.Version
 	}
-	if c.Mode == 0 {
-		c.Mode = n.Mode
+	if c.Mode != 0 {
+		to.Mode = c.Mode
 	}
-	return Result{Err: t.updateNode(n, c.Address, c.Version, c.Mode)}
+	return Result{Err: t.updateNode(n, to)}
 }
 
 // updateNode stores what changed of a member, and with its mode that of its subnets.
-func (t *tx) updateNode(n Node, address, version string, mode Mode) error {
-	if n.Address == address && n.Version == version && n.Mode == mode {
+func (t *tx) updateNode(n, to Node) error {
+	if n == to {
 		return nil
 	}
-	if n.Mode != mode {
-		held := slices.Collect(t.SubnetsOf(n.ID))
-		for _, sub := range held {
-			if u := t.Usage(sub.SubnetKey); u.Used+u.Cooling > 0 {
-				return fmt.Errorf("%s: %d in use, %d cooling: %w", sub.Prefix, u.Used, u.Cooling, ErrModeInUse)
-			}
+	if n.Mode != to.Mode {
+		if err := t.modeInUse(n.ID); err != nil {
+			return err
 		}
-		for _, sub := range held {
-			sub.Mode = mode
+		for _, sub := range slices.Collect(t.SubnetsOf(n.ID)) {
+			sub.Mode = to.Mode
 			t.putSubnet(sub)
-			t.setSystemReservations(sub.SubnetKey, mode)
+			t.setSystemReservations(sub.SubnetKey, to.Mode)
 		}
 	}
-	n.Address, n.Version, n.Mode = address, version, mode
-	t.putNode(n)
+	t.putNode(to)
+	return nil
+}
+
+// modeInUse tells whether leases keep the node from changing its mode.
+func (t *tx) modeInUse(id NodeID) error {
+	for sub := range t.SubnetsOf(id) {
+		if u := t.Usage(sub.SubnetKey); u.Used+u.Cooling > 0 {
+			return fmt.Errorf("%s: %d in use, %d cooling: %w", sub.Prefix, u.Used, u.Cooling, ErrModeInUse)
+		}
+	}
 	return nil
 }
 

@@ -20,6 +20,8 @@ func (e *encoder) text(s string)         { e.uint(uint64(len(s))); e.buf = appen
 func (e *encoder) epoch(v Epoch)         { e.uint(v.Generation); e.uint(v.Counter) }
 func (e *encoder) subnetKey(k SubnetKey) { e.text(k.Network); e.prefix(k.Prefix) }
 
+func (e *encoder) hash(h [32]byte) { e.buf = append(e.buf, h[:]...) }
+
 func (e *encoder) bool(v bool) {
 	if v {
 		e.byte(1)
@@ -49,8 +51,9 @@ func (e *encoder) result(r Result) {
 // decoder takes values off the front of buf. The first failure stays in err, and
 // everything after it is zero.
 type decoder struct {
-	buf []byte
-	err error
+	buf     []byte
+	version uint32 // of the snapshot that a record is from
+	err     error
 }
 
 func (d *decoder) fail() {
@@ -117,6 +120,11 @@ func (d *decoder) bool() bool {
 		d.fail()
 	}
 	return v == 1
+}
+
+func (d *decoder) hash() (h [32]byte) {
+	copy(h[:], d.take(len(h)))
+	return h
 }
 
 func (d *decoder) epoch() Epoch {

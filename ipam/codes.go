@@ -38,6 +38,14 @@ var codes = [...]struct {
 	{26, ErrRequestForgotten},
 	{27, ErrRequestReused},
 	{28, ErrUnknownCommand},
+	{29, ErrTokenInvalid},
+	{30, ErrTokenExpired},
+	{31, ErrTokenRevoked},
+	{32, ErrTokenUsed},
+	{33, ErrTokenExists},
+	{34, ErrTokenNotFound},
+	{35, ErrReclaiming},
+	{36, ErrStaleGeneration},
 }
 
 // codedError is an error that came back from a code.

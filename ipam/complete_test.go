@@ -29,6 +29,7 @@ var codecs = map[reflect.Type]func(any) ([]byte, any, error){
 	reflect.TypeFor[storedRequest](): codec(
 		func(e *encoder, r storedRequest) { e.request(r.ID, r.Record) },
 		func(d *decoder) storedRequest { id, r := d.request(); return storedRequest{id, r} }),
+	reflect.TypeFor[Token]():  codec((*encoder).token, (*decoder).token),
 	reflect.TypeFor[Result](): codec((*encoder).result, (*decoder).result),
 }
 
@@ -51,7 +52,7 @@ func codec[T any](enc func(*encoder, T), dec func(*decoder) T) func(any) ([]byte
 	return func(v any) ([]byte, any, error) {
 		e := &encoder{}
 		enc(e, v.(T))
-		d := &decoder{buf: e.buf}
+		d := &decoder{buf: e.buf, version: snapshotVersion}
 		got := dec(d)
 		if len(d.buf) > 0 {
 			return e.buf, got, fmt.Errorf("%d bytes are left over", len(d.buf))
@@ -117,6 +118,10 @@ func fill(t *testing.T, v reflect.Value, seed int) {
 	case reflect.Struct:
 		for i := range v.NumField() {
 			fill(t, v.Field(i), seed)
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(t, v.Index(i), seed)
 		}
 	case reflect.String:
 		v.SetString(fmt.Sprintf("text %d", seed))
@@ -201,6 +206,8 @@ func contents(v reflect.Value) any {
 	case *tree[NodeID, uint64]:
 		return collect(x)
 	case *tree[RequestID, requestRecord]:
+		return collect(x)
+	case *tree[string, Token]:
 		return collect(x)
 	}
 	return v.Interface()

@@ -4,7 +4,8 @@ package ipam
 // file. The deltas of an entry stand in the order in which they happened.
 type Delta interface{ delta() }
 
-// ClusterPut tells that the cluster's identity or generation was set.
+// ClusterPut tells that the cluster's identity or generation was set or its
+// re-claim ended. Cluster.Networks is nil.
 type ClusterPut struct{ Cluster Cluster }
 
 // TimePut tells that cluster time advanced.
@@ -31,6 +32,12 @@ type ReservationPut struct{ Reservation Reservation }
 // ReservationRemoved tells that a reservation ended.
 type ReservationRemoved struct{ Reservation Reservation }
 
+// TokenPut tells that a join token was created, used or revoked.
+type TokenPut struct{ Token Token }
+
+// TokenRemoved tells that a token that had expired long ago was dropped.
+type TokenRemoved struct{ Token Token }
+
 func (ClusterPut) delta()         {}
 func (TimePut) delta()            {}
 func (NetworkPut) delta()         {}
@@ -40,3 +47,5 @@ func (LeasePut) delta()           {}
 func (LeaseRemoved) delta()       {}
 func (ReservationPut) delta()     {}
 func (ReservationRemoved) delta() {}
+func (TokenPut) delta()           {}
+func (TokenRemoved) delta()       {}

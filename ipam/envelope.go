@@ -141,6 +141,20 @@ func commandFromPB(p *ipampb.Command) Command {
 		return unreserveAddressFromPB(k.UnreserveAddress)
 	case *ipampb.Command_Tick:
 		return tickFromPB(k.Tick)
+	case *ipampb.Command_CreateToken:
+		return createTokenFromPB(k.CreateToken)
+	case *ipampb.Command_RevokeToken:
+		return revokeTokenFromPB(k.RevokeToken)
+	case *ipampb.Command_JoinNode:
+		return joinNodeFromPB(k.JoinNode)
+	case *ipampb.Command_DrainNode:
+		return drainNodeFromPB(k.DrainNode)
+	case *ipampb.Command_RaiseGeneration:
+		return raiseGenerationFromPB(k.RaiseGeneration)
+	case *ipampb.Command_EndReclaim:
+		return endReclaimFromPB(k.EndReclaim)
+	case *ipampb.Command_ClaimHeld:
+		return claimHeldFromPB(k.ClaimHeld)
 	}
 	return nil
 }

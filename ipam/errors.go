@@ -60,6 +60,25 @@ var (
 	ErrRequestForgotten = errors.New("request is older than the remembered ones")
 	// ErrRequestReused is returned when a request id comes back with other commands.
 	ErrRequestReused = errors.New("request id was used for other commands")
+	// ErrTokenInvalid is returned when a join token is unknown, its secret is wrong
+	// or it does not allow the role. Which of the first two is not told.
+	ErrTokenInvalid = errors.New("join token is not valid")
+	// ErrTokenExpired is returned when a join token has expired.
+	ErrTokenExpired = errors.New("join token has expired")
+	// ErrTokenRevoked is returned when a join token was revoked.
+	ErrTokenRevoked = errors.New("join token was revoked")
+	// ErrTokenUsed is returned when another node, or one with another key, has joined with the token.
+	ErrTokenUsed = errors.New("join token was used")
+	// ErrTokenExists is returned when another token has the id.
+	ErrTokenExists = errors.New("join token exists")
+	// ErrTokenNotFound is returned when no token has the id.
+	ErrTokenNotFound = errors.New("join token not found")
+	// ErrReclaiming is returned when a subnet would be handed out while the nodes
+	// still claim theirs after a restore or recovery.
+	ErrReclaiming = errors.New("subnets are being re-claimed after a restore")
+	// ErrStaleGeneration is returned when a command is of another generation of the
+	// cluster than the present one.
+	ErrStaleGeneration = errors.New("cluster generation does not match")
 )
 
 // The errors of Apply. The state is unchanged, and the caller must stop.
@@ -72,7 +91,7 @@ var (
 	ErrEntryOrder = errors.New("entry is out of order")
 )
 
-// The errors of Restore.
+// The errors of Restore and ForRestore.
 var (
 	// ErrSnapshotTruncated is returned when a snapshot ends before its trailer.
 	ErrSnapshotTruncated = errors.New("snapshot is truncated")
@@ -82,6 +101,8 @@ var (
 	ErrSnapshotVersion = errors.New("snapshot format is newer than this version")
 	// ErrSnapshotChecksum is returned when a snapshot was damaged.
 	ErrSnapshotChecksum = errors.New("snapshot checksum does not match")
+	// ErrSnapshotCluster is returned when a backup is not of this cluster's history.
+	ErrSnapshotCluster = errors.New("snapshot is of another cluster")
 	// ErrSnapshotInvalid is returned when an undamaged snapshot holds an impossible state.
 	ErrSnapshotInvalid = errors.New("snapshot holds an inconsistent state")
 )

@@ -39,6 +39,30 @@ func registerCmd(n int) RegisterNode {
 	}
 }
 
+const tokenNow = 1_700_000_000
+
+func tokenID(n int) string { return string(nodeID(n)[:16]) }
+
+func hashOf(n byte) (h [32]byte) {
+	for i := range h {
+		h[i] = n
+	}
+	return h
+}
+
+// tokenCmd creates the n-th of the tests' tokens, good for an hour.
+func tokenCmd(n int) CreateToken {
+	return CreateToken{ID: tokenID(n), SecretHash: hashOf(byte(n)), Role: RoleServer, Expires: tokenNow + 3600, Now: tokenNow}
+}
+
+// joinCmd lets node n join with the n-th token.
+func joinCmd(n int) JoinNode {
+	return JoinNode{
+		RegisterNode: registerCmd(n), TokenID: tokenID(n), SecretHash: hashOf(byte(n)), KeyHash: hashOf(byte(100 + n)),
+		Now: tokenNow + 1, Network: DefaultNetwork,
+	}
+}
+
 func initCmd() InitCluster {
 	return InitCluster{ClusterID: clusterID, Network: DefaultNetwork, Prefix: mustPrefix("172.16.0.0/12"), SubnetBits: 22}
 }
@@ -183,6 +207,10 @@ func deltaKinds(deltas []Delta) string {
 			names = append(names, "reservation")
 		case ReservationRemoved:
 			names = append(names, "-reservation")
+		case TokenPut:
+			names = append(names, "token")
+		case TokenRemoved:
+			names = append(names, "-token")
 		}
 	}
 	return strings.Join(names, " ")

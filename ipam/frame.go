@@ -21,7 +21,7 @@ import (
 // A record never spans two frames, so nothing is decoded that is not verified.
 const (
 	snapshotMagic   = "STLRIPAM"
-	snapshotVersion = 1
+	snapshotVersion = 2 // 1 is read too: without tokens, roles, draining and re-claim
 	headerSize      = 24
 	frameSize       = 64 << 10 // a frame is closed when it has reached this
 	maxFrame        = 1 << 20  // and never grows beyond this
@@ -105,25 +105,26 @@ func (f *frameReader) read(n int, what string) ([]byte, error) {
 	return b, nil
 }
 
-func (f *frameReader) header() (index uint64, err error) {
+func (f *frameReader) header() (version uint32, index uint64, err error) {
 	b, err := f.read(len(snapshotMagic), "header")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if string(b) != snapshotMagic {
-		return 0, ErrSnapshotFormat
+		return 0, 0, ErrSnapshotFormat
 	}
 	crc := crc32.Checksum(b, castagnoli)
 	if b, err = f.read(headerSize-len(snapshotMagic), "header"); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if crc32.Update(crc, castagnoli, b[:12]) != binary.BigEndian.Uint32(b[12:]) {
-		return 0, fmt.Errorf("%w: header", ErrSnapshotChecksum)
+		return 0, 0, fmt.Errorf("%w: header", ErrSnapshotChecksum)
 	}
-	if v := binary.BigEndian.Uint32(b); v != snapshotVersion {
-		return 0, fmt.Errorf("%w: version %d, known is %d", ErrSnapshotVersion, v, snapshotVersion)
+	version = binary.BigEndian.Uint32(b)
+	if version == 0 || version > snapshotVersion {
+		return 0, 0, fmt.Errorf("%w: version %d, known is %d", ErrSnapshotVersion, version, snapshotVersion)
 	}
-	return binary.BigEndian.Uint64(b[4:]), nil
+	return version, binary.BigEndian.Uint64(b[4:]), nil
 }
 
 // frame returns the next payload, valid until the next call; nil at the end.

@@ -8,6 +8,11 @@ type Node struct {
 	Address   string // where other nodes reach it
 	Version   string // of Stellar
 	Mode      Mode
+	Role      Role
+	// Draining: an operator wants no new endpoints on the node. The node itself
+	// heeds it; the state goes on accepting its leases, for what a node has
+	// attached before it heard must stay recorded.
+	Draining bool
 	// Removed marks a tombstone: this incarnation never comes back. A tombstone
 	// keeps its ID and Name only.
 	Removed bool

@@ -12,11 +12,16 @@ func (s *State) Cluster() (Cluster, bool) {
 	if s.cluster.ID == "" {
 		return Cluster{}, false
 	}
-	c := Cluster{ID: s.cluster.ID, Generation: s.cluster.Generation, Time: s.cluster.Time}
+	c := s.cluster.outside()
 	for _, n := range s.networks.all() {
 		c.Networks = append(c.Networks, n)
 	}
 	return c, true
+}
+
+// outside returns the record as the outside sees it, without the networks.
+func (c clusterRecord) outside() Cluster {
+	return Cluster{ID: c.ID, Generation: c.Generation, Reclaim: c.Reclaim, Time: c.Time}
 }
 
 // Network returns the network with the given name.
@@ -36,6 +41,12 @@ func (s *State) NodeByName(name string) (Node, bool) {
 	}
 	return s.nodes.get(id)
 }
+
+// Tokens yields all join tokens by ID, used and revoked ones included.
+func (s *State) Tokens() iter.Seq[Token] { return values(s.tokens.all()) }
+
+// Token returns the join token with the given ID.
+func (s *State) Token(id string) (Token, bool) { return s.tokens.get(id) }
 
 // Subnets yields all subnets that are or were held, by network and address.
 func (s *State) Subnets() iter.Seq[Subnet] { return values(s.subnets.all()) }

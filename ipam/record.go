@@ -2,7 +2,8 @@ package ipam
 
 // The records of a snapshot: a tag, then the fields in the order of the struct.
 // The tables follow each other in the order of the tags, each in the order of its
-// keys, so equal states have equal bytes. A new field needs a new snapshotVersion.
+// keys, so equal states have equal bytes. A new field needs a new snapshotVersion,
+// and goes to the end of its record; what older versions wrote stays readable.
 const (
 	tagCluster byte = iota + 1
 	tagNetwork
@@ -12,16 +13,22 @@ const (
 	tagLease
 	tagForgotten
 	tagRequest
+	tagToken // since version 2
 )
 
 func (e *encoder) cluster(c clusterRecord) {
 	e.text(c.ID)
 	e.uint(c.Generation)
 	e.int(c.Time)
+	e.bool(c.Reclaim)
 }
 
 func (d *decoder) cluster() clusterRecord {
-	return clusterRecord{ID: d.text(), Generation: d.uint(), Time: d.int()}
+	c := clusterRecord{ID: d.text(), Generation: d.uint(), Time: d.int()}
+	if d.version >= 2 {
+		c.Reclaim = d.bool()
+	}
+	return c
 }
 
 func (e *encoder) network(n Network) {
@@ -46,13 +53,22 @@ func (e *encoder) node(n Node) {
 	e.bool(n.Removed)
 	e.uint(n.Joined)
 	e.uint(n.Changed)
+	e.byte(byte(n.Role))
+	e.bool(n.Draining)
 }
 
 func (d *decoder) node() Node {
-	return Node{
+	n := Node{
 		ID: NodeID(d.text()), Name: d.text(), MachineID: d.text(), Address: d.text(), Version: d.text(),
 		Mode: Mode(d.byte()), Removed: d.bool(), Joined: d.uint(), Changed: d.uint(),
 	}
+	switch {
+	case d.version >= 2:
+		n.Role, n.Draining = Role(d.byte()), d.bool()
+	case !n.Removed:
+		n.Role = RoleServer
+	}
+	return n
 }
 
 func (e *encoder) subnet(s Subnet) {
@@ -128,4 +144,23 @@ func (e *encoder) request(id RequestID, r requestRecord) {
 func (d *decoder) request() (RequestID, requestRecord) {
 	id := RequestID{Node: NodeID(d.text()), Seq: d.uint()}
 	return id, requestRecord{Sum: d.uint(), Count: d.uint32(), Results: d.text()}
+}
+
+func (e *encoder) token(k Token) {
+	e.text(k.ID)
+	e.hash(k.SecretHash)
+	e.byte(byte(k.Role))
+	e.int(k.Expires)
+	e.text(string(k.UsedBy))
+	e.hash(k.KeyHash)
+	e.bool(k.Revoked)
+	e.uint(k.Created)
+	e.uint(k.Changed)
+}
+
+func (d *decoder) token() Token {
+	return Token{
+		ID: d.text(), SecretHash: d.hash(), Role: Role(d.byte()), Expires: d.int(),
+		UsedBy: NodeID(d.text()), KeyHash: d.hash(), Revoked: d.bool(), Created: d.uint(), Changed: d.uint(),
+	}
 }

@@ -12,13 +12,13 @@ import (
 // ErrSnapshotInvalid, or is the reader's.
 func Restore(r io.Reader) (*State, error) {
 	f := newFrameReader(r)
-	index, err := f.header()
+	version, index, err := f.header()
 	if err != nil {
 		return nil, err
 	}
 	s := New()
 	s.index = index
-	l := loader{s: s}
+	l := loader{s: s, version: version}
 	for {
 		payload, err := f.frame()
 		if err != nil {
@@ -47,12 +47,13 @@ func Restore(r io.Reader) (*State, error) {
 
 // loader puts records into a state; it demands the canonical order.
 type loader struct {
-	s   *State
-	tag byte // of the last record
+	s       *State
+	version uint32 // of the snapshot
+	tag     byte   // of the last record
 }
 
 func (l *loader) load(payload []byte) error {
-	d := &decoder{buf: payload}
+	d := &decoder{buf: payload, version: l.version}
 	for len(d.buf) > 0 {
 		tag := d.byte()
 		if tag < l.tag || tag == tagCluster && l.tag == tagCluster || l.tag == 0 && tag != tagCluster {
@@ -98,6 +99,9 @@ func (l *loader) record(tag byte, d *decoder) error {
 		id, r := d.request()
 		id.Node = l.intern(id.Node)
 		return s.requests.add(id, r)
+	case tagToken:
+		k := d.token()
+		return s.tokens.add(k.ID, k)
 	}
 	return fmt.Errorf("record of unknown kind %d", tag)
 }

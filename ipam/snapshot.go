@@ -22,6 +22,7 @@ func (s *State) Snapshot() *Snapshot {
 		leases:       s.leases.snapshot(),
 		forgotten:    s.forgotten.snapshot(),
 		requests:     s.requests.snapshot(),
+		tokens:       s.tokens.snapshot(),
 	}}
 }
 
@@ -119,6 +120,13 @@ func (t *tables) encode(piece func([]byte) error) error {
 	for id, r := range t.requests.all() {
 		e.byte(tagRequest)
 		e.request(id, r)
+		if !flush() {
+			return err
+		}
+	}
+	for _, k := range t.tokens.all() {
+		e.byte(tagToken)
+		e.token(k)
 		if !flush() {
 			return err
 		}

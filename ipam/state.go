@@ -23,6 +23,7 @@ type tables struct {
 	leases       tree[leaseKey, leaseRecord]
 	forgotten    tree[NodeID, uint64] // highest Seq whose result is no longer remembered
 	requests     tree[RequestID, requestRecord]
+	tokens       tree[string, Token]
 }
 
 // clusterRecord is the part of Cluster that is not kept in a table of its own.
@@ -30,6 +31,7 @@ type clusterRecord struct {
 	ID         string
 	Generation uint64
 	Time       int64
+	Reclaim    bool
 }
 
 // derived is what is worked out from the tables; rebuild makes it anew.
@@ -46,8 +48,8 @@ type derived struct {
 type Result struct {
 	Err    error        // nil, or an error that wraps a sentinel of this package
 	Addr   netip.Addr   // the lease's address; with ErrOwnerHasAddress the one held
-	Subnet netip.Prefix // ClaimSubnet: the node's subnet
-	Epoch  Epoch        // ClaimSubnet: its epoch
+	Subnet netip.Prefix // ClaimSubnet, JoinNode, ClaimHeld: the node's subnet
+	Epoch  Epoch        // and its epoch
 }
 
 // Outcome is what an entry did.
@@ -72,6 +74,7 @@ func newTables() tables {
 		leases:       newTree[leaseKey, leaseRecord](compareLeaseKeys),
 		forgotten:    newTree[NodeID, uint64](compareString[NodeID]),
 		requests:     newTree[RequestID, requestRecord](compareRequestIDs),
+		tokens:       newTree[string, Token](compareString[string]),
 	}
 }
 

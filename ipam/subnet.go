@@ -13,8 +13,9 @@ type SubnetState uint8
 const (
 	// Held: the node may hand out the subnet's addresses.
 	Held SubnetState = iota + 1
-	// Quarantined: the node was removed by force and may still be alive; nobody
-	// gets the subnet until an operator has confirmed that the node is dead.
+	// Quarantined: the node was removed by force and may still be alive, or a
+	// restore lost who holds the subnet; nobody else gets it until an operator has
+	// confirmed that its holder is dead.
 	Quarantined
 	// SubnetFree: it was held once and may be handed out again.
 	SubnetFree
@@ -35,8 +36,10 @@ func (s SubnetState) String() string {
 // Subnet is a subnet that is or was held by a node.
 type Subnet struct {
 	SubnetKey
-	State     SubnetState
-	Node      NodeID // the holder; of a quarantined or free subnet the last one
+	State SubnetState
+	// Node is the holder; of a quarantined or free subnet the last one, empty with
+	// a zero Epoch and Mode when its record was lost (ClaimHeld).
+	Node      NodeID
 	Epoch     Epoch  // grows each time the subnet is handed out
 	Mode      Mode   // of the holder
 	Since     uint64 // Raft index of the last change of State

@@ -14,6 +14,18 @@ type tx struct {
 
 func (t *tx) emit(d Delta) { t.deltas = append(t.deltas, d) }
 
+func (t *tx) putCluster(c clusterRecord) {
+	t.cluster = c
+	t.emit(ClusterPut{c.outside()})
+}
+
+// putToken stores a token with a new index of change.
+func (t *tx) putToken(k Token) {
+	k.Changed = t.index
+	t.tokens.set(k.ID, k)
+	t.emit(TokenPut{k})
+}
+
 func (t *tx) putNetwork(n Network) {
 	t.networks.set(n.Name, n)
 	t.netNames[n.ID] = n.Name
@@ -125,6 +137,16 @@ func (t *tx) leasesOf(n Network, k SubnetKey) []leaseKey {
 		keys = append(keys, lk)
 	}
 	return keys
+}
+
+// dropLeases removes all leases of a subnet.
+func (t *tx) dropLeases(n Network, sub Subnet) {
+	if sub.State == 0 {
+		return
+	}
+	for _, k := range t.leasesOf(n, sub.SubnetKey) {
+		t.removeLease(k, sub)
+	}
 }
 
 // member returns a node that is not removed.

@@ -136,6 +136,26 @@ func (m Mode) String() string {
 	return fmt.Sprintf("Mode(%d)", uint8(m))
 }
 
+// Role is what a node may become in Raft.
+type Role uint8
+
+const (
+	// RoleServer may be made a voter.
+	RoleServer Role = iota + 1
+	// RoleNode never votes.
+	RoleNode
+)
+
+func (r Role) String() string {
+	switch r {
+	case RoleServer:
+		return "server"
+	case RoleNode:
+		return "node"
+	}
+	return fmt.Sprintf("Role(%d)", uint8(r))
+}
+
 // DefaultNetwork is the name of the one network that is served today.
 const DefaultNetwork = "default"
 

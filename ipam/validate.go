@@ -71,3 +71,6 @@ func validNodeName(s string) bool {
 
 // known reports whether m is a mode of this version.
 func (m Mode) known() bool { return m == ModeBridge || m == ModeRouted }
+
+// known reports whether r is a role of this version.
+func (r Role) known() bool { return r == RoleServer || r == RoleNode }

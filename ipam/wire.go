@@ -72,6 +72,29 @@ func ownerFromPB(o *ipampb.Owner) Owner {
 	}
 }
 
+// hashFromPB returns zero for anything but 32 bytes.
+func hashFromPB(b []byte) (h [32]byte) {
+	if len(b) == len(h) {
+		copy(h[:], b)
+	}
+	return h
+}
+
+// hashToPB leaves a missing hash out.
+func hashToPB(h [32]byte) []byte {
+	if h == ([32]byte{}) {
+		return nil
+	}
+	return h[:]
+}
+
+func roleToPB(r Role) (ipampb.Role, error) {
+	if r > RoleNode {
+		return 0, fmt.Errorf("%w: %s", ErrInvalid, r)
+	}
+	return ipampb.Role(r), nil
+}
+
 func modeToPB(m Mode) (ipampb.Mode, error) {
 	if m > ModeRouted {
 		return 0, fmt.Errorf("%w: %s", ErrInvalid, m)

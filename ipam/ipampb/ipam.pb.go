@@ -79,6 +79,55 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{0}
 }
 
+type Role int32
+
+const (
+	Role_ROLE_UNSPECIFIED Role = 0
+	Role_ROLE_SERVER      Role = 1
+	Role_ROLE_NODE        Role = 2
+)
+
+// Enum value maps for Role.
+var (
+	Role_name = map[int32]string{
+		0: "ROLE_UNSPECIFIED",
+		1: "ROLE_SERVER",
+		2: "ROLE_NODE",
+	}
+	Role_value = map[string]int32{
+		"ROLE_UNSPECIFIED": 0,
+		"ROLE_SERVER":      1,
+		"ROLE_NODE":        2,
+	}
+)
+
+func (x Role) Enum() *Role {
+	p := new(Role)
+	*p = x
+	return p
+}
+
+func (x Role) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Role) Descriptor() protoreflect.EnumDescriptor {
+	return file_ipam_ipampb_ipam_proto_enumTypes[1].Descriptor()
+}
+
+func (Role) Type() protoreflect.EnumType {
+	return &file_ipam_ipampb_ipam_proto_enumTypes[1]
+}
+
+func (x Role) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Role.Descriptor instead.
+func (Role) EnumDescriptor() ([]byte, []int) {
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{1}
+}
+
 type OwnerKind int32
 
 const (
@@ -115,11 +164,11 @@ func (x OwnerKind) String() string {
 }
 
 func (OwnerKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_ipam_ipampb_ipam_proto_enumTypes[1].Descriptor()
+	return file_ipam_ipampb_ipam_proto_enumTypes[2].Descriptor()
 }
 
 func (OwnerKind) Type() protoreflect.EnumType {
-	return &file_ipam_ipampb_ipam_proto_enumTypes[1]
+	return &file_ipam_ipampb_ipam_proto_enumTypes[2]
 }
 
 func (x OwnerKind) Number() protoreflect.EnumNumber {
@@ -128,7 +177,7 @@ func (x OwnerKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OwnerKind.Descriptor instead.
 func (OwnerKind) EnumDescriptor() ([]byte, []int) {
-	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{1}
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{2}
 }
 
 type LeaseState int32
@@ -167,11 +216,11 @@ func (x LeaseState) String() string {
 }
 
 func (LeaseState) Descriptor() protoreflect.EnumDescriptor {
-	return file_ipam_ipampb_ipam_proto_enumTypes[2].Descriptor()
+	return file_ipam_ipampb_ipam_proto_enumTypes[3].Descriptor()
 }
 
 func (LeaseState) Type() protoreflect.EnumType {
-	return &file_ipam_ipampb_ipam_proto_enumTypes[2]
+	return &file_ipam_ipampb_ipam_proto_enumTypes[3]
 }
 
 func (x LeaseState) Number() protoreflect.EnumNumber {
@@ -180,7 +229,7 @@ func (x LeaseState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LeaseState.Descriptor instead.
 func (LeaseState) EnumDescriptor() ([]byte, []int) {
-	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{2}
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{3}
 }
 
 type Envelope struct {
@@ -304,6 +353,13 @@ type Command struct {
 	//	*Command_ReserveAddress
 	//	*Command_UnreserveAddress
 	//	*Command_Tick
+	//	*Command_CreateToken
+	//	*Command_RevokeToken
+	//	*Command_JoinNode
+	//	*Command_DrainNode
+	//	*Command_RaiseGeneration
+	//	*Command_EndReclaim
+	//	*Command_ClaimHeld
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -463,6 +519,69 @@ func (x *Command) GetTick() *Tick {
 	return nil
 }
 
+func (x *Command) GetCreateToken() *CreateToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CreateToken); ok {
+			return x.CreateToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeToken() *RevokeToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RevokeToken); ok {
+			return x.RevokeToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetJoinNode() *JoinNode {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_JoinNode); ok {
+			return x.JoinNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDrainNode() *DrainNode {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DrainNode); ok {
+			return x.DrainNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRaiseGeneration() *RaiseGeneration {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RaiseGeneration); ok {
+			return x.RaiseGeneration
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEndReclaim() *EndReclaim {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_EndReclaim); ok {
+			return x.EndReclaim
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetClaimHeld() *ClaimHeld {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ClaimHeld); ok {
+			return x.ClaimHeld
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -519,6 +638,34 @@ type Command_Tick struct {
 	Tick *Tick `protobuf:"bytes,13,opt,name=tick,proto3,oneof"`
 }
 
+type Command_CreateToken struct {
+	CreateToken *CreateToken `protobuf:"bytes,14,opt,name=create_token,json=createToken,proto3,oneof"`
+}
+
+type Command_RevokeToken struct {
+	RevokeToken *RevokeToken `protobuf:"bytes,15,opt,name=revoke_token,json=revokeToken,proto3,oneof"`
+}
+
+type Command_JoinNode struct {
+	JoinNode *JoinNode `protobuf:"bytes,16,opt,name=join_node,json=joinNode,proto3,oneof"`
+}
+
+type Command_DrainNode struct {
+	DrainNode *DrainNode `protobuf:"bytes,17,opt,name=drain_node,json=drainNode,proto3,oneof"`
+}
+
+type Command_RaiseGeneration struct {
+	RaiseGeneration *RaiseGeneration `protobuf:"bytes,18,opt,name=raise_generation,json=raiseGeneration,proto3,oneof"`
+}
+
+type Command_EndReclaim struct {
+	EndReclaim *EndReclaim `protobuf:"bytes,19,opt,name=end_reclaim,json=endReclaim,proto3,oneof"`
+}
+
+type Command_ClaimHeld struct {
+	ClaimHeld *ClaimHeld `protobuf:"bytes,20,opt,name=claim_held,json=claimHeld,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_RegisterNode) isCommand_Kind() {}
@@ -544,6 +691,20 @@ func (*Command_ReserveAddress) isCommand_Kind() {}
 func (*Command_UnreserveAddress) isCommand_Kind() {}
 
 func (*Command_Tick) isCommand_Kind() {}
+
+func (*Command_CreateToken) isCommand_Kind() {}
+
+func (*Command_RevokeToken) isCommand_Kind() {}
+
+func (*Command_JoinNode) isCommand_Kind() {}
+
+func (*Command_DrainNode) isCommand_Kind() {}
+
+func (*Command_RaiseGeneration) isCommand_Kind() {}
+
+func (*Command_EndReclaim) isCommand_Kind() {}
+
+func (*Command_ClaimHeld) isCommand_Kind() {}
 
 // Prefix is an address block; addr has 4 bytes (IPv4) or 16 (IPv6).
 type Prefix struct {
@@ -871,6 +1032,7 @@ type RegisterNode struct {
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	Mode          Mode                   `protobuf:"varint,6,opt,name=mode,proto3,enum=stellar.ipam.v1.Mode" json:"mode,omitempty"`
+	Role          Role                   `protobuf:"varint,7,opt,name=role,proto3,enum=stellar.ipam.v1.Role" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -945,6 +1107,13 @@ func (x *RegisterNode) GetMode() Mode {
 		return x.Mode
 	}
 	return Mode_MODE_UNSPECIFIED
+}
+
+func (x *RegisterNode) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
 }
 
 type UpdateNode struct {
@@ -1631,6 +1800,410 @@ func (x *Tick) GetElapsed() int64 {
 	return 0
 }
 
+type CreateToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	SecretHash    []byte                 `protobuf:"bytes,2,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"` // 32 bytes
+	Role          Role                   `protobuf:"varint,3,opt,name=role,proto3,enum=stellar.ipam.v1.Role" json:"role,omitempty"`
+	Expires       int64                  `protobuf:"varint,4,opt,name=expires,proto3" json:"expires,omitempty"` // seconds since the Unix epoch
+	Now           int64                  `protobuf:"varint,5,opt,name=now,proto3" json:"now,omitempty"`         // the proposer's wall clock, seconds since the Unix epoch
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateToken) Reset() {
+	*x = CreateToken{}
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateToken) ProtoMessage() {}
+
+func (x *CreateToken) ProtoReflect() protoreflect.Message {
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateToken.ProtoReflect.Descriptor instead.
+func (*CreateToken) Descriptor() ([]byte, []int) {
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CreateToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CreateToken) GetSecretHash() []byte {
+	if x != nil {
+		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *CreateToken) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *CreateToken) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *CreateToken) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+type RevokeToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeToken) Reset() {
+	*x = RevokeToken{}
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeToken) ProtoMessage() {}
+
+func (x *RevokeToken) ProtoReflect() protoreflect.Message {
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
+func (*RevokeToken) Descriptor() ([]byte, []int) {
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RevokeToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type JoinNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *RegisterNode          `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	TokenId       string                 `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	SecretHash    []byte                 `protobuf:"bytes,3,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"` // 32 bytes
+	KeyHash       []byte                 `protobuf:"bytes,4,opt,name=key_hash,json=keyHash,proto3" json:"key_hash,omitempty"`          // 32 bytes
+	Now           int64                  `protobuf:"varint,5,opt,name=now,proto3" json:"now,omitempty"`                                // the proposer's wall clock, seconds since the Unix epoch
+	Network       string                 `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
+	Replace       string                 `protobuf:"bytes,7,opt,name=replace,proto3" json:"replace,omitempty"`
+	HostRanges    []*Prefix              `protobuf:"bytes,8,rep,name=host_ranges,json=hostRanges,proto3" json:"host_ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinNode) Reset() {
+	*x = JoinNode{}
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinNode) ProtoMessage() {}
+
+func (x *JoinNode) ProtoReflect() protoreflect.Message {
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinNode.ProtoReflect.Descriptor instead.
+func (*JoinNode) Descriptor() ([]byte, []int) {
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *JoinNode) GetNode() *RegisterNode {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *JoinNode) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *JoinNode) GetSecretHash() []byte {
+	if x != nil {
+		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *JoinNode) GetKeyHash() []byte {
+	if x != nil {
+		return x.KeyHash
+	}
+	return nil
+}
+
+func (x *JoinNode) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+func (x *JoinNode) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *JoinNode) GetReplace() string {
+	if x != nil {
+		return x.Replace
+	}
+	return ""
+}
+
+func (x *JoinNode) GetHostRanges() []*Prefix {
+	if x != nil {
+		return x.HostRanges
+	}
+	return nil
+}
+
+type DrainNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Drain         bool                   `protobuf:"varint,2,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNode) Reset() {
+	*x = DrainNode{}
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNode) ProtoMessage() {}
+
+func (x *DrainNode) ProtoReflect() protoreflect.Message {
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNode.ProtoReflect.Descriptor instead.
+func (*DrainNode) Descriptor() ([]byte, []int) {
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DrainNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainNode) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+type RaiseGeneration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseGeneration) Reset() {
+	*x = RaiseGeneration{}
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseGeneration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseGeneration) ProtoMessage() {}
+
+func (x *RaiseGeneration) ProtoReflect() protoreflect.Message {
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseGeneration.ProtoReflect.Descriptor instead.
+func (*RaiseGeneration) Descriptor() ([]byte, []int) {
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RaiseGeneration) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type EndReclaim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndReclaim) Reset() {
+	*x = EndReclaim{}
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndReclaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndReclaim) ProtoMessage() {}
+
+func (x *EndReclaim) ProtoReflect() protoreflect.Message {
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndReclaim.ProtoReflect.Descriptor instead.
+func (*EndReclaim) Descriptor() ([]byte, []int) {
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *EndReclaim) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type ClaimHeld struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fence         *Fence                 `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimHeld) Reset() {
+	*x = ClaimHeld{}
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimHeld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimHeld) ProtoMessage() {}
+
+func (x *ClaimHeld) ProtoReflect() protoreflect.Message {
+	mi := &file_ipam_ipampb_ipam_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimHeld.ProtoReflect.Descriptor instead.
+func (*ClaimHeld) Descriptor() ([]byte, []int) {
+	return file_ipam_ipampb_ipam_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ClaimHeld) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 var File_ipam_ipampb_ipam_proto protoreflect.FileDescriptor
 
 const file_ipam_ipampb_ipam_proto_rawDesc = "" +
@@ -1641,7 +2214,8 @@ const file_ipam_ipampb_ipam_proto_rawDesc = "" +
 	"\bcommands\x18\x02 \x03(\v2\x18.stellar.ipam.v1.CommandR\bcommands\"1\n" +
 	"\tRequestID\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xee\x06\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xb7\n" +
+	"\n" +
 	"\aCommand\x12A\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1c.stellar.ipam.v1.InitClusterH\x00R\vinitCluster\x12D\n" +
 	"\rregister_node\x18\x02 \x01(\v2\x1d.stellar.ipam.v1.RegisterNodeH\x00R\fregisterNode\x12>\n" +
@@ -1661,7 +2235,17 @@ const file_ipam_ipampb_ipam_proto_rawDesc = "" +
 	" \x01(\v2\x1a.stellar.ipam.v1.FreeLeaseH\x00R\tfreeLease\x12J\n" +
 	"\x0freserve_address\x18\v \x01(\v2\x1f.stellar.ipam.v1.ReserveAddressH\x00R\x0ereserveAddress\x12P\n" +
 	"\x11unreserve_address\x18\f \x01(\v2!.stellar.ipam.v1.UnreserveAddressH\x00R\x10unreserveAddress\x12+\n" +
-	"\x04tick\x18\r \x01(\v2\x15.stellar.ipam.v1.TickH\x00R\x04tickB\x06\n" +
+	"\x04tick\x18\r \x01(\v2\x15.stellar.ipam.v1.TickH\x00R\x04tick\x12A\n" +
+	"\fcreate_token\x18\x0e \x01(\v2\x1c.stellar.ipam.v1.CreateTokenH\x00R\vcreateToken\x12A\n" +
+	"\frevoke_token\x18\x0f \x01(\v2\x1c.stellar.ipam.v1.RevokeTokenH\x00R\vrevokeToken\x128\n" +
+	"\tjoin_node\x18\x10 \x01(\v2\x19.stellar.ipam.v1.JoinNodeH\x00R\bjoinNode\x12;\n" +
+	"\n" +
+	"drain_node\x18\x11 \x01(\v2\x1a.stellar.ipam.v1.DrainNodeH\x00R\tdrainNode\x12M\n" +
+	"\x10raise_generation\x18\x12 \x01(\v2 .stellar.ipam.v1.RaiseGenerationH\x00R\x0fraiseGeneration\x12>\n" +
+	"\vend_reclaim\x18\x13 \x01(\v2\x1b.stellar.ipam.v1.EndReclaimH\x00R\n" +
+	"endReclaim\x12;\n" +
+	"\n" +
+	"claim_held\x18\x14 \x01(\v2\x1a.stellar.ipam.v1.ClaimHeldH\x00R\tclaimHeldB\x06\n" +
 	"\x04kind\"0\n" +
 	"\x06Prefix\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\fR\x04addr\x12\x12\n" +
@@ -1688,7 +2272,7 @@ const file_ipam_ipampb_ipam_proto_rawDesc = "" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12/\n" +
 	"\x06prefix\x18\x03 \x01(\v2\x17.stellar.ipam.v1.PrefixR\x06prefix\x12\x1f\n" +
 	"\vsubnet_bits\x18\x04 \x01(\rR\n" +
-	"subnetBits\"\xb4\x01\n" +
+	"subnetBits\"\xdf\x01\n" +
 	"\fRegisterNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -1696,7 +2280,8 @@ const file_ipam_ipampb_ipam_proto_rawDesc = "" +
 	"machine_id\x18\x03 \x01(\tR\tmachineId\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12)\n" +
-	"\x04mode\x18\x06 \x01(\x0e2\x15.stellar.ipam.v1.ModeR\x04mode\"\x7f\n" +
+	"\x04mode\x18\x06 \x01(\x0e2\x15.stellar.ipam.v1.ModeR\x04mode\x12)\n" +
+	"\x04role\x18\a \x01(\x0e2\x15.stellar.ipam.v1.RoleR\x04role\"\x7f\n" +
 	"\n" +
 	"UpdateNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -1745,11 +2330,49 @@ const file_ipam_ipampb_ipam_proto_rawDesc = "" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12,\n" +
 	"\x05epoch\x18\x04 \x01(\v2\x16.stellar.ipam.v1.EpochR\x05epoch\" \n" +
 	"\x04Tick\x12\x18\n" +
-	"\aelapsed\x18\x01 \x01(\x03R\aelapsed*>\n" +
+	"\aelapsed\x18\x01 \x01(\x03R\aelapsed\"\x95\x01\n" +
+	"\vCreateToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vsecret_hash\x18\x02 \x01(\fR\n" +
+	"secretHash\x12)\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x15.stellar.ipam.v1.RoleR\x04role\x12\x18\n" +
+	"\aexpires\x18\x04 \x01(\x03R\aexpires\x12\x10\n" +
+	"\x03now\x18\x05 \x01(\x03R\x03now\"\x1d\n" +
+	"\vRevokeToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x94\x02\n" +
+	"\bJoinNode\x121\n" +
+	"\x04node\x18\x01 \x01(\v2\x1d.stellar.ipam.v1.RegisterNodeR\x04node\x12\x19\n" +
+	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x1f\n" +
+	"\vsecret_hash\x18\x03 \x01(\fR\n" +
+	"secretHash\x12\x19\n" +
+	"\bkey_hash\x18\x04 \x01(\fR\akeyHash\x12\x10\n" +
+	"\x03now\x18\x05 \x01(\x03R\x03now\x12\x18\n" +
+	"\anetwork\x18\x06 \x01(\tR\anetwork\x12\x18\n" +
+	"\areplace\x18\a \x01(\tR\areplace\x128\n" +
+	"\vhost_ranges\x18\b \x03(\v2\x17.stellar.ipam.v1.PrefixR\n" +
+	"hostRanges\"5\n" +
+	"\tDrainNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05drain\x18\x02 \x01(\bR\x05drain\"1\n" +
+	"\x0fRaiseGeneration\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\",\n" +
+	"\n" +
+	"EndReclaim\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\"9\n" +
+	"\tClaimHeld\x12,\n" +
+	"\x05fence\x18\x01 \x01(\v2\x16.stellar.ipam.v1.FenceR\x05fence*>\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vMODE_BRIDGE\x10\x01\x12\x0f\n" +
-	"\vMODE_ROUTED\x10\x02*l\n" +
+	"\vMODE_ROUTED\x10\x02*<\n" +
+	"\x04Role\x12\x14\n" +
+	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vROLE_SERVER\x10\x01\x12\r\n" +
+	"\tROLE_NODE\x10\x02*l\n" +
 	"\tOwnerKind\x12\x1a\n" +
 	"\x16OWNER_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14OWNER_KIND_CONTAINER\x10\x01\x12\x12\n" +
@@ -1774,74 +2397,94 @@ func file_ipam_ipampb_ipam_proto_rawDescGZIP() []byte {
 	return file_ipam_ipampb_ipam_proto_rawDescData
 }
 
-var file_ipam_ipampb_ipam_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ipam_ipampb_ipam_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_ipam_ipampb_ipam_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_ipam_ipampb_ipam_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_ipam_ipampb_ipam_proto_goTypes = []any{
 	(Mode)(0),                // 0: stellar.ipam.v1.Mode
-	(OwnerKind)(0),           // 1: stellar.ipam.v1.OwnerKind
-	(LeaseState)(0),          // 2: stellar.ipam.v1.LeaseState
-	(*Envelope)(nil),         // 3: stellar.ipam.v1.Envelope
-	(*RequestID)(nil),        // 4: stellar.ipam.v1.RequestID
-	(*Command)(nil),          // 5: stellar.ipam.v1.Command
-	(*Prefix)(nil),           // 6: stellar.ipam.v1.Prefix
-	(*Epoch)(nil),            // 7: stellar.ipam.v1.Epoch
-	(*Owner)(nil),            // 8: stellar.ipam.v1.Owner
-	(*Fence)(nil),            // 9: stellar.ipam.v1.Fence
-	(*InitCluster)(nil),      // 10: stellar.ipam.v1.InitCluster
-	(*RegisterNode)(nil),     // 11: stellar.ipam.v1.RegisterNode
-	(*UpdateNode)(nil),       // 12: stellar.ipam.v1.UpdateNode
-	(*RemoveNode)(nil),       // 13: stellar.ipam.v1.RemoveNode
-	(*ClaimSubnet)(nil),      // 14: stellar.ipam.v1.ClaimSubnet
-	(*ReleaseSubnet)(nil),    // 15: stellar.ipam.v1.ReleaseSubnet
-	(*BindLease)(nil),        // 16: stellar.ipam.v1.BindLease
-	(*MarkLease)(nil),        // 17: stellar.ipam.v1.MarkLease
-	(*ReleaseLease)(nil),     // 18: stellar.ipam.v1.ReleaseLease
-	(*FreeLease)(nil),        // 19: stellar.ipam.v1.FreeLease
-	(*ReserveAddress)(nil),   // 20: stellar.ipam.v1.ReserveAddress
-	(*UnreserveAddress)(nil), // 21: stellar.ipam.v1.UnreserveAddress
-	(*Tick)(nil),             // 22: stellar.ipam.v1.Tick
+	(Role)(0),                // 1: stellar.ipam.v1.Role
+	(OwnerKind)(0),           // 2: stellar.ipam.v1.OwnerKind
+	(LeaseState)(0),          // 3: stellar.ipam.v1.LeaseState
+	(*Envelope)(nil),         // 4: stellar.ipam.v1.Envelope
+	(*RequestID)(nil),        // 5: stellar.ipam.v1.RequestID
+	(*Command)(nil),          // 6: stellar.ipam.v1.Command
+	(*Prefix)(nil),           // 7: stellar.ipam.v1.Prefix
+	(*Epoch)(nil),            // 8: stellar.ipam.v1.Epoch
+	(*Owner)(nil),            // 9: stellar.ipam.v1.Owner
+	(*Fence)(nil),            // 10: stellar.ipam.v1.Fence
+	(*InitCluster)(nil),      // 11: stellar.ipam.v1.InitCluster
+	(*RegisterNode)(nil),     // 12: stellar.ipam.v1.RegisterNode
+	(*UpdateNode)(nil),       // 13: stellar.ipam.v1.UpdateNode
+	(*RemoveNode)(nil),       // 14: stellar.ipam.v1.RemoveNode
+	(*ClaimSubnet)(nil),      // 15: stellar.ipam.v1.ClaimSubnet
+	(*ReleaseSubnet)(nil),    // 16: stellar.ipam.v1.ReleaseSubnet
+	(*BindLease)(nil),        // 17: stellar.ipam.v1.BindLease
+	(*MarkLease)(nil),        // 18: stellar.ipam.v1.MarkLease
+	(*ReleaseLease)(nil),     // 19: stellar.ipam.v1.ReleaseLease
+	(*FreeLease)(nil),        // 20: stellar.ipam.v1.FreeLease
+	(*ReserveAddress)(nil),   // 21: stellar.ipam.v1.ReserveAddress
+	(*UnreserveAddress)(nil), // 22: stellar.ipam.v1.UnreserveAddress
+	(*Tick)(nil),             // 23: stellar.ipam.v1.Tick
+	(*CreateToken)(nil),      // 24: stellar.ipam.v1.CreateToken
+	(*RevokeToken)(nil),      // 25: stellar.ipam.v1.RevokeToken
+	(*JoinNode)(nil),         // 26: stellar.ipam.v1.JoinNode
+	(*DrainNode)(nil),        // 27: stellar.ipam.v1.DrainNode
+	(*RaiseGeneration)(nil),  // 28: stellar.ipam.v1.RaiseGeneration
+	(*EndReclaim)(nil),       // 29: stellar.ipam.v1.EndReclaim
+	(*ClaimHeld)(nil),        // 30: stellar.ipam.v1.ClaimHeld
 }
 var file_ipam_ipampb_ipam_proto_depIdxs = []int32{
-	4,  // 0: stellar.ipam.v1.Envelope.request:type_name -> stellar.ipam.v1.RequestID
-	5,  // 1: stellar.ipam.v1.Envelope.commands:type_name -> stellar.ipam.v1.Command
-	10, // 2: stellar.ipam.v1.Command.init_cluster:type_name -> stellar.ipam.v1.InitCluster
-	11, // 3: stellar.ipam.v1.Command.register_node:type_name -> stellar.ipam.v1.RegisterNode
-	12, // 4: stellar.ipam.v1.Command.update_node:type_name -> stellar.ipam.v1.UpdateNode
-	13, // 5: stellar.ipam.v1.Command.remove_node:type_name -> stellar.ipam.v1.RemoveNode
-	14, // 6: stellar.ipam.v1.Command.claim_subnet:type_name -> stellar.ipam.v1.ClaimSubnet
-	15, // 7: stellar.ipam.v1.Command.release_subnet:type_name -> stellar.ipam.v1.ReleaseSubnet
-	16, // 8: stellar.ipam.v1.Command.bind_lease:type_name -> stellar.ipam.v1.BindLease
-	17, // 9: stellar.ipam.v1.Command.mark_lease:type_name -> stellar.ipam.v1.MarkLease
-	18, // 10: stellar.ipam.v1.Command.release_lease:type_name -> stellar.ipam.v1.ReleaseLease
-	19, // 11: stellar.ipam.v1.Command.free_lease:type_name -> stellar.ipam.v1.FreeLease
-	20, // 12: stellar.ipam.v1.Command.reserve_address:type_name -> stellar.ipam.v1.ReserveAddress
-	21, // 13: stellar.ipam.v1.Command.unreserve_address:type_name -> stellar.ipam.v1.UnreserveAddress
-	22, // 14: stellar.ipam.v1.Command.tick:type_name -> stellar.ipam.v1.Tick
-	1,  // 15: stellar.ipam.v1.Owner.kind:type_name -> stellar.ipam.v1.OwnerKind
-	6,  // 16: stellar.ipam.v1.Fence.prefix:type_name -> stellar.ipam.v1.Prefix
-	7,  // 17: stellar.ipam.v1.Fence.epoch:type_name -> stellar.ipam.v1.Epoch
-	6,  // 18: stellar.ipam.v1.InitCluster.prefix:type_name -> stellar.ipam.v1.Prefix
-	0,  // 19: stellar.ipam.v1.RegisterNode.mode:type_name -> stellar.ipam.v1.Mode
-	0,  // 20: stellar.ipam.v1.UpdateNode.mode:type_name -> stellar.ipam.v1.Mode
-	6,  // 21: stellar.ipam.v1.ReleaseSubnet.prefix:type_name -> stellar.ipam.v1.Prefix
-	9,  // 22: stellar.ipam.v1.BindLease.fence:type_name -> stellar.ipam.v1.Fence
-	8,  // 23: stellar.ipam.v1.BindLease.owner:type_name -> stellar.ipam.v1.Owner
-	9,  // 24: stellar.ipam.v1.MarkLease.fence:type_name -> stellar.ipam.v1.Fence
-	8,  // 25: stellar.ipam.v1.MarkLease.owner:type_name -> stellar.ipam.v1.Owner
-	2,  // 26: stellar.ipam.v1.MarkLease.state:type_name -> stellar.ipam.v1.LeaseState
-	9,  // 27: stellar.ipam.v1.ReleaseLease.fence:type_name -> stellar.ipam.v1.Fence
-	8,  // 28: stellar.ipam.v1.ReleaseLease.owner:type_name -> stellar.ipam.v1.Owner
-	9,  // 29: stellar.ipam.v1.FreeLease.fence:type_name -> stellar.ipam.v1.Fence
-	8,  // 30: stellar.ipam.v1.FreeLease.owner:type_name -> stellar.ipam.v1.Owner
-	6,  // 31: stellar.ipam.v1.ReserveAddress.prefix:type_name -> stellar.ipam.v1.Prefix
-	7,  // 32: stellar.ipam.v1.ReserveAddress.epoch:type_name -> stellar.ipam.v1.Epoch
-	6,  // 33: stellar.ipam.v1.UnreserveAddress.prefix:type_name -> stellar.ipam.v1.Prefix
-	7,  // 34: stellar.ipam.v1.UnreserveAddress.epoch:type_name -> stellar.ipam.v1.Epoch
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	5,  // 0: stellar.ipam.v1.Envelope.request:type_name -> stellar.ipam.v1.RequestID
+	6,  // 1: stellar.ipam.v1.Envelope.commands:type_name -> stellar.ipam.v1.Command
+	11, // 2: stellar.ipam.v1.Command.init_cluster:type_name -> stellar.ipam.v1.InitCluster
+	12, // 3: stellar.ipam.v1.Command.register_node:type_name -> stellar.ipam.v1.RegisterNode
+	13, // 4: stellar.ipam.v1.Command.update_node:type_name -> stellar.ipam.v1.UpdateNode
+	14, // 5: stellar.ipam.v1.Command.remove_node:type_name -> stellar.ipam.v1.RemoveNode
+	15, // 6: stellar.ipam.v1.Command.claim_subnet:type_name -> stellar.ipam.v1.ClaimSubnet
+	16, // 7: stellar.ipam.v1.Command.release_subnet:type_name -> stellar.ipam.v1.ReleaseSubnet
+	17, // 8: stellar.ipam.v1.Command.bind_lease:type_name -> stellar.ipam.v1.BindLease
+	18, // 9: stellar.ipam.v1.Command.mark_lease:type_name -> stellar.ipam.v1.MarkLease
+	19, // 10: stellar.ipam.v1.Command.release_lease:type_name -> stellar.ipam.v1.ReleaseLease
+	20, // 11: stellar.ipam.v1.Command.free_lease:type_name -> stellar.ipam.v1.FreeLease
+	21, // 12: stellar.ipam.v1.Command.reserve_address:type_name -> stellar.ipam.v1.ReserveAddress
+	22, // 13: stellar.ipam.v1.Command.unreserve_address:type_name -> stellar.ipam.v1.UnreserveAddress
+	23, // 14: stellar.ipam.v1.Command.tick:type_name -> stellar.ipam.v1.Tick
+	24, // 15: stellar.ipam.v1.Command.create_token:type_name -> stellar.ipam.v1.CreateToken
+	25, // 16: stellar.ipam.v1.Command.revoke_token:type_name -> stellar.ipam.v1.RevokeToken
+	26, // 17: stellar.ipam.v1.Command.join_node:type_name -> stellar.ipam.v1.JoinNode
+	27, // 18: stellar.ipam.v1.Command.drain_node:type_name -> stellar.ipam.v1.DrainNode
+	28, // 19: stellar.ipam.v1.Command.raise_generation:type_name -> stellar.ipam.v1.RaiseGeneration
+	29, // 20: stellar.ipam.v1.Command.end_reclaim:type_name -> stellar.ipam.v1.EndReclaim
+	30, // 21: stellar.ipam.v1.Command.claim_held:type_name -> stellar.ipam.v1.ClaimHeld
+	2,  // 22: stellar.ipam.v1.Owner.kind:type_name -> stellar.ipam.v1.OwnerKind
+	7,  // 23: stellar.ipam.v1.Fence.prefix:type_name -> stellar.ipam.v1.Prefix
+	8,  // 24: stellar.ipam.v1.Fence.epoch:type_name -> stellar.ipam.v1.Epoch
+	7,  // 25: stellar.ipam.v1.InitCluster.prefix:type_name -> stellar.ipam.v1.Prefix
+	0,  // 26: stellar.ipam.v1.RegisterNode.mode:type_name -> stellar.ipam.v1.Mode
+	1,  // 27: stellar.ipam.v1.RegisterNode.role:type_name -> stellar.ipam.v1.Role
+	0,  // 28: stellar.ipam.v1.UpdateNode.mode:type_name -> stellar.ipam.v1.Mode
+	7,  // 29: stellar.ipam.v1.ReleaseSubnet.prefix:type_name -> stellar.ipam.v1.Prefix
+	10, // 30: stellar.ipam.v1.BindLease.fence:type_name -> stellar.ipam.v1.Fence
+	9,  // 31: stellar.ipam.v1.BindLease.owner:type_name -> stellar.ipam.v1.Owner
+	10, // 32: stellar.ipam.v1.MarkLease.fence:type_name -> stellar.ipam.v1.Fence
+	9,  // 33: stellar.ipam.v1.MarkLease.owner:type_name -> stellar.ipam.v1.Owner
+	3,  // 34: stellar.ipam.v1.MarkLease.state:type_name -> stellar.ipam.v1.LeaseState
+	10, // 35: stellar.ipam.v1.ReleaseLease.fence:type_name -> stellar.ipam.v1.Fence
+	9,  // 36: stellar.ipam.v1.ReleaseLease.owner:type_name -> stellar.ipam.v1.Owner
+	10, // 37: stellar.ipam.v1.FreeLease.fence:type_name -> stellar.ipam.v1.Fence
+	9,  // 38: stellar.ipam.v1.FreeLease.owner:type_name -> stellar.ipam.v1.Owner
+	7,  // 39: stellar.ipam.v1.ReserveAddress.prefix:type_name -> stellar.ipam.v1.Prefix
+	8,  // 40: stellar.ipam.v1.ReserveAddress.epoch:type_name -> stellar.ipam.v1.Epoch
+	7,  // 41: stellar.ipam.v1.UnreserveAddress.prefix:type_name -> stellar.ipam.v1.Prefix
+	8,  // 42: stellar.ipam.v1.UnreserveAddress.epoch:type_name -> stellar.ipam.v1.Epoch
+	1,  // 43: stellar.ipam.v1.CreateToken.role:type_name -> stellar.ipam.v1.Role
+	12, // 44: stellar.ipam.v1.JoinNode.node:type_name -> stellar.ipam.v1.RegisterNode
+	7,  // 45: stellar.ipam.v1.JoinNode.host_ranges:type_name -> stellar.ipam.v1.Prefix
+	10, // 46: stellar.ipam.v1.ClaimHeld.fence:type_name -> stellar.ipam.v1.Fence
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_ipam_ipampb_ipam_proto_init() }
@@ -1863,14 +2506,21 @@ func file_ipam_ipampb_ipam_proto_init() {
 		(*Command_ReserveAddress)(nil),
 		(*Command_UnreserveAddress)(nil),
 		(*Command_Tick)(nil),
+		(*Command_CreateToken)(nil),
+		(*Command_RevokeToken)(nil),
+		(*Command_JoinNode)(nil),
+		(*Command_DrainNode)(nil),
+		(*Command_RaiseGeneration)(nil),
+		(*Command_EndReclaim)(nil),
+		(*Command_ClaimHeld)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ipam_ipampb_ipam_proto_rawDesc), len(file_ipam_ipampb_ipam_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   20,
+			NumEnums:      4,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
