@@ -14,7 +14,7 @@ func (b *bed) lost(o ipam.Owner) { b.a.Lost(o, "its link has disappeared") }
 
 // A task event never gives a container what its namesake had.
 func TestIDUsedAgain(t *testing.T) {
-	for name, next := range map[string]map[string]string{"networked": networked, "not": nil, "bad": with(labelMTU, "x")} {
+	for name, next := range map[string]map[string]string{"networked": networked, "networked, by path": networked, "not": nil, "bad": with(labelMTU, "x")} {
 		for _, drop := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, events lost: %v", name, drop), func(t *testing.T) {
 				withAgent(t, func(b *bed) {
@@ -29,17 +29,27 @@ func TestIDUsedAgain(t *testing.T) {
 					}
 					b.c.mu.Unlock()
 					b.c.remove(x)
-					y := b.c.create(key("a"), next)
+					y := b.c.create(key("a"), next, func(y *fakeContainer) {
+						if name == "networked, by path" {
+							joining(b.k.newNS())(y)
+						}
+					})
 					b.c.task(y)
 					b.wait(10 * time.Second)
-					switch name {
-					case "networked":
+					if n := b.counted("stellar_attach_total", "attached"); !drop && n > 1 {
+						t.Errorf("%d attaches", n)
+					}
+					switch {
+					case next[labelMTU] == "" && next != nil:
 						b.want(y, StateAttached)
 						if l := b.link(y); l == nil || l.Owner.Created != y.Created.UnixNano() {
 							t.Errorf("link %+v", l)
 						}
 						b.wantLeases(1)
 					default:
+						if n := b.k.attaches.Load(); !drop && n > 0 {
+							t.Errorf("%d attaches", n)
+						}
 						b.wantLinks(0)
 						b.wantLeases(0)
 					}

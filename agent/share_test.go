@@ -52,6 +52,31 @@ func TestSharedNamespace(t *testing.T) {
 	})
 }
 
+// A guest can be first in the namespace of a container that asks for a network
+// later, maybe under another interface name, and after a restart of the agent.
+func TestGuestWasFirst(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		withAgent(t, func(b *bed) {
+			host := b.running("host", nil)
+			guest := b.running("guest", with(labelIfname, "net1"), joining(host.proc.ns))
+			b.want(guest, StateAttached)
+			if restart {
+				b.halt()
+			}
+			b.c.update(host, networked)
+			if restart {
+				b.start()
+				b.list()
+			}
+			b.wait(time.Second)
+			b.want(guest, StateAttached)
+			b.want(host, StateShared)
+			b.wantLinks(1)
+			b.wantLeases(1)
+		})
+	}
+}
+
 // A guest whose host has gone elsewhere gets a network of its own.
 func TestGuestOutlivesTheEndpoint(t *testing.T) {
 	for name, leave := range map[string]func(*bed, *fakeContainer){
