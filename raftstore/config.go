@@ -1,8 +1,10 @@
 package raftstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -31,9 +33,27 @@ type Config struct {
 	Streams StreamLayer
 	Logger  *slog.Logger // nil: discard
 
-	// OnApply is called with what each entry changed, in the order of the log. It
-	// is called by the goroutine that applies entries and must not block or use the
-	// store. Restoring a snapshot calls it with the index alone. May be nil.
+	// AddressOf says where a node is reached now; false: not known, the address in
+	// Raft's configuration counts. It lets a node move without a change of that
+	// configuration, which the leader brings up to date afterwards. Called for each
+	// message, by many goroutines; it may use View. May be nil.
+	AddressOf func(ipam.NodeID) (string, bool)
+	// Eligible says whether a node may become a voter by itself: a server, not
+	// draining. It may use View. nil: every node may.
+	Eligible func(ipam.NodeID) bool
+	// Forward sends a request to the leader's HandleForward and returns its answer.
+	// An error that wraps ErrNotSent means that the leader cannot have seen it; any
+	// other that it may have. It is called once for each request and must return
+	// when ctx ends. nil: a node that does not lead refuses with ErrNoLeader.
+	Forward func(ctx context.Context, leader ipam.NodeID, address string, request []byte) ([]byte, error)
+	// FetchState returns what the leader's SnapshotSave writes. A node that was away
+	// shows it by View until Raft has caught up. nil: it is behind for so long.
+	FetchState func(ctx context.Context, leader ipam.NodeID, address string) (io.ReadCloser, error)
+
+	// OnApply is called with what each entry changed, in the order of the log. Its
+	// calls never overlap, and it must not block or use the store. A restored
+	// snapshot, or one fetched from the leader, calls it with the index alone: all
+	// may have changed. May be nil.
 	OnApply func(index uint64, deltas []ipam.Delta)
 	// OnPropose is called with the time that a proposal took. May be nil.
 	OnPropose func(took time.Duration, err error)
@@ -41,11 +61,17 @@ type Config struct {
 	HeartbeatTimeout   time.Duration // a follower without contact for so long asks for an election
 	ElectionTimeout    time.Duration // an election takes at most so long
 	LeaderLeaseTimeout time.Duration // a leader without a quorum for so long steps down
-	CommitTimeout      time.Duration // followers learn of a commit after at most so long
+	CommitTimeout      time.Duration // followers learn of a commit after at most twice that; see hint.go for those that matter
 	EnqueueTimeout     time.Duration // a proposal waits so long for the leader to take it
 	ShutdownTimeout    time.Duration // Run waits so long for Raft to stop
 	LockTimeout        time.Duration // Open waits so long for another process to let go
 	TickEvery          time.Duration // the leader advances cluster time so often; at most 10 s
+
+	// Voters is how many voters the leader keeps, as far as there are eligible nodes:
+	// 1, 3, 5 or 7; negative: it changes nothing by itself.
+	Voters        int
+	StabilizeTime time.Duration // a node votes after it has been well for so long
+	DeadTime      time.Duration // a voter that was unwell for so long is replaced
 
 	// A snapshot is taken when SnapshotThreshold entries have come since the last,
 	// looked at every SnapshotInterval to twice that. TrailingLogs entries stay in
@@ -57,18 +83,28 @@ type Config struct {
 }
 
 // DefaultConfig returns what the zero values mean.
+//
+// The timeouts are for a LAN. Heartbeats go out every 75 to 150 ms by goroutines
+// that never wait for a disk, so a follower asks for an election after five lost
+// ones at least, and a leader that was paused for less than 500 ms stays. Two
+// followers must both have missed the leader for 750 to 1,500 ms before one of them
+// is elected (pre-vote), so a dead leader costs 1.5 s and an election of a few
+// milliseconds; one more round, when they collide, 1.5 s more.
 func DefaultConfig() Config {
 	return Config{
 		Address:            "127.0.0.1:0",
 		Logger:             slog.New(slog.DiscardHandler),
-		HeartbeatTimeout:   time.Second,
-		ElectionTimeout:    time.Second,
+		HeartbeatTimeout:   750 * time.Millisecond,
+		ElectionTimeout:    750 * time.Millisecond,
 		LeaderLeaseTimeout: 500 * time.Millisecond,
 		CommitTimeout:      50 * time.Millisecond,
 		EnqueueTimeout:     5 * time.Second,
 		ShutdownTimeout:    4 * time.Second,
 		LockTimeout:        2 * time.Second,
 		TickEvery:          10 * time.Second,
+		Voters:             3,
+		StabilizeTime:      10 * time.Second,
+		DeadTime:           time.Minute,
 		SnapshotThreshold:  8192,
 		SnapshotInterval:   2 * time.Minute,
 		TrailingLogs:       10240,
@@ -90,10 +126,14 @@ func (c Config) withDefaults() Config {
 		{&c.EnqueueTimeout, &d.EnqueueTimeout}, {&c.ShutdownTimeout, &d.ShutdownTimeout},
 		{&c.LockTimeout, &d.LockTimeout}, {&c.TickEvery, &d.TickEvery},
 		{&c.SnapshotInterval, &d.SnapshotInterval},
+		{&c.StabilizeTime, &d.StabilizeTime}, {&c.DeadTime, &d.DeadTime},
 	} {
 		if *f.v == 0 {
 			*f.v = *f.def
 		}
+	}
+	if c.Voters == 0 {
+		c.Voters = d.Voters
 	}
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = d.SnapshotThreshold
@@ -117,6 +157,9 @@ func (c Config) Validate() error {
 	if c.TickEvery < 0 || c.TickEvery > 10*time.Second {
 		errs = append(errs, fmt.Errorf("tick every %s, at most 10s", c.TickEvery))
 	}
+	if c.Voters > 7 || c.Voters > 0 && c.Voters%2 == 0 {
+		errs = append(errs, fmt.Errorf("%d voters, possible are 1, 3, 5 and 7", c.Voters))
+	}
 	if err := raft.ValidateConfig(c.raft()); err != nil {
 		errs = append(errs, fmt.Errorf("raft: %w", err))
 	}
@@ -137,6 +180,9 @@ func (c Config) raft() *raft.Config {
 	// With a buffered channel a proposal that timed out could still be taken, and
 	// ErrBusy would not be a definite answer.
 	r.BatchApplyCh = false
+	// A node that is no member any more goes on without Raft's help: its state is
+	// still shown, and a demoted leader goes on as a follower.
+	r.ShutdownOnRemove = false
 	r.NoLegacyTelemetry = true
 	r.Logger = newHCLog(c.Logger)
 	return r

@@ -224,18 +224,21 @@ func copyPart(t *testing.T, from, to string) {
 	}
 }
 
-// Damage to the log is a clean refusal at Open, or does not matter; it never gives
-// another state.
+// Damage to the log is a clean refusal at Open, or does not matter; it never gives a
+// state that there was not. (It may give an earlier one: bbolt has no checksums, and a
+// page that has lost its last entries looks like one that never had them.)
 func TestDamagedLog(t *testing.T) {
 	cfg := testConfig(t.TempDir())
 	mustInit(t, cfg)
 	r := mustRun(t, cfg)
 	sub := testSubnet(t, r.Store)
+	known := map[[32]byte]bool{ipam.New().Hash(): true}
+	note := func() { r.View(func(st *ipam.State) { known[st.Hash()] = true }) }
+	note()
 	for i := range 50 {
 		mustPropose(t, r.Store, ipam.Envelope{Commands: []ipam.Command{bind(sub, 2+i, strconv.Itoa(i))}})
+		note()
 	}
-	var hash [32]byte
-	r.View(func(st *ipam.State) { hash = st.Hash() })
 	r.mustStop(t)
 	good, err := os.ReadFile(filepath.Join(cfg.Dir, logFile))
 	if err != nil {
@@ -246,10 +249,12 @@ func TestDamagedLog(t *testing.T) {
 		used--
 	}
 	refused := 0
-	const rounds = 60
+	const rounds = 200
 	for range rounds {
 		bad := slices.Clone(good)
-		bad[rand.IntN(used)] ^= 1 << rand.IntN(8)
+		// Not in the two meta pages: if the newer is damaged, bbolt goes back to the
+		// older, for it may be a torn write.
+		bad[8192+rand.IntN(used-8192)] ^= 1 << rand.IntN(8)
 		if err := os.WriteFile(filepath.Join(cfg.Dir, logFile), bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -261,12 +266,12 @@ func TestDamagedLog(t *testing.T) {
 			}
 			continue
 		}
-		checkDamaged(t, s, hash)
+		checkDamaged(t, s, known)
 	}
 	t.Logf("%d of %d damaged logs refused", refused, rounds)
 }
 
-func checkDamaged(t *testing.T, s *Store, hash [32]byte) {
+func checkDamaged(t *testing.T, s *Store, known map[[32]byte]bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	done := make(chan error, 1)
 	rctx, stop := context.WithCancel(context.Background())
@@ -275,7 +280,7 @@ func checkDamaged(t *testing.T, s *Store, hash [32]byte) {
 	cancel()
 	if err == nil {
 		s.View(func(st *ipam.State) {
-			if st.Hash() != hash {
+			if !known[st.Hash()] {
 				t.Error("a damaged log gave another state")
 			}
 		})

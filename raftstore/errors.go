@@ -33,4 +33,32 @@ var (
 	ErrStopped = errors.New("raft was stopped on this node")
 	// ErrStuck is returned by Run when Raft did not stop in time: the disk hangs.
 	ErrStuck = errors.New("raft did not stop")
+	// ErrRemoved is returned when this node is not, or no longer, a member of the
+	// cluster's Raft configuration. Nothing was proposed.
+	ErrRemoved = errors.New("node is not a member of the raft cluster")
+)
+
+// The errors of membership, snapshots and forwarding.
+var (
+	// ErrNotMember is returned when a membership call names a node that Raft does not know.
+	ErrNotMember = errors.New("no such raft member")
+	// ErrQuorum is returned when a membership call would lose the quorum. The text
+	// holds the arithmetic; Force overrides it where that is possible at all.
+	ErrQuorum = errors.New("quorum would be lost")
+	// ErrNotReady is returned when a node that is to vote or to lead does not answer
+	// or has not caught up.
+	ErrNotReady = errors.New("node is not ready")
+	// ErrNotSent is what Config.Forward wraps when the request cannot have reached
+	// the leader (the connection was not made). Everything else that Forward returns
+	// means that it may have.
+	ErrNotSent = errors.New("request was not sent")
+	// ErrRequest is returned by HandleForward for data that is not a request.
+	ErrRequest = errors.New("malformed request")
+	// ErrOtherCluster is returned when a snapshot was made by another cluster.
+	ErrOtherCluster = errors.New("snapshot is of another cluster")
+	// ErrRefused is returned when a command of an envelope that had to succeed as a
+	// whole (restore, recover) was refused. Nothing was changed.
+	ErrRefused = errors.New("command was refused")
+	// ErrPassed is returned by Hash when the state is past the index already.
+	ErrPassed = errors.New("state is past this index")
 )

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -28,11 +29,20 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %s: %v", ErrCorrupt, logFile, p)
+			if f.bolt != nil {
+				err = errors.Join(err, f.bolt.Close())
+			}
 		}
 	}()
 	path := filepath.Join(dir, logFile)
-	if _, err := os.Stat(path); !create && err != nil {
-		return f, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	if !create {
+		err := checkBolt(path, cfg.LockTimeout)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if err != nil {
+			return f, err
+		}
 	}
 	f.bolt, err = raftboltdb.New(raftboltdb.Options{
 		Path: path,
@@ -81,19 +91,36 @@ func verifyLog(b *raftboltdb.BoltStore) error {
 	if first == 0 || last < first {
 		return fmt.Errorf("%w: empty log", ErrCorrupt)
 	}
+	term := uint64(1)
 	for i := first; i <= last; i++ {
 		var l raft.Log
 		if err := b.GetLog(i, &l); err != nil {
 			return fmt.Errorf("%w: entry %d: %w", ErrCorrupt, i, err)
 		}
-		if l.Index != i {
-			return fmt.Errorf("%w: entry %d is in the place of %d", ErrCorrupt, l.Index, i)
+		if l.Index != i || l.Term < term {
+			return fmt.Errorf("%w: entry %d of term %d is in the place of %d", ErrCorrupt, l.Index, l.Term, i)
 		}
-		if l.Type == raft.LogCommand {
-			if err := checkEntry(&l); err != nil {
-				return err
-			}
+		term = l.Term
+		if err := verifyEntry(&l); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// verifyEntry checks what can be checked of one entry. It may panic.
+func verifyEntry(l *raft.Log) error {
+	switch l.Type {
+	case raft.LogCommand:
+		return checkEntry(l)
+	case raft.LogConfiguration:
+		raft.DecodeConfiguration(l.Data) // panics when it is damaged
+	case raft.LogNoop, raft.LogBarrier:
+		if len(l.Data) > 0 || len(l.Extensions) > 0 {
+			return fmt.Errorf("%w: entry %d has data and no command", ErrCorrupt, l.Index)
+		}
+	default:
+		return fmt.Errorf("%w: entry %d is of type %d", ErrCorrupt, l.Index, l.Type)
 	}
 	return nil
 }

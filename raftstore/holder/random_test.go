@@ -330,13 +330,21 @@ func (h *history) check() {
 		h.t.Errorf("%d leases, counts %+v", len(all), c)
 	}
 	if h.t.Failed() {
-		h.Holder.mu.Lock()
-		for a, l := range h.leases {
-			h.t.Logf("%s: %+v", a, *l)
-		}
-		h.Holder.mu.Unlock()
+		h.dump()
 		h.t.FailNow()
 	}
+}
+
+// dump shows what the holder believes.
+func (h *history) dump() {
+	h.Holder.mu.Lock()
+	defer h.Holder.mu.Unlock()
+	for _, l := range h.Holder.leases {
+		h.t.Logf("%s %s held %v attached %v confirmed %v cooling %v spent %v request %d op %v flight %+v",
+			l.addr, l.owner, l.held, l.attached, l.confirmed, l.cooling, l.spent, l.request.Seq, l.op != nil, l.flight)
+	}
+	h.t.Logf("alone %v halted %v journal %v flights %d reserved %v reserving %v kept %v",
+		h.alone, h.halted, h.journal.Failed(), len(h.flights), h.reserved, h.reserving, h.kept)
 }
 
 // settle lets the weather clear up and compares holder, journal and replica.
@@ -367,6 +375,9 @@ func (h *history) settle() {
 	}
 	if c := h.Counts(); c.Cooling != 0 {
 		h.t.Errorf("%+v", c)
+	}
+	if h.t.Failed() {
+		h.dump()
 	}
 	h.stop()
 	j, rec, err := journal.Open(h.config().JournalPath, journal.Options{Header: journal.Header{Node: testNode, Cluster: cluster}})

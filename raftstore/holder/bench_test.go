@@ -1,0 +1,148 @@
+package holder
+
+import (
+	"context"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
+)
+
+// realStore is a running raftstore.Store whose node holds a /22.
+func realStore(tb testing.TB, dir string) *raftstore.Store {
+	tb.Helper()
+	cfg := raftstore.Config{Dir: filepath.Join(dir, "raft"), NodeID: testNode}
+	env := ipam.Envelope{Commands: []ipam.Command{
+		ipam.InitCluster{ClusterID: cluster, Network: ipam.DefaultNetwork, Prefix: netip.MustParsePrefix("172.16.0.0/12"), SubnetBits: 22},
+		ipam.RegisterNode{Node: testNode, Name: "a", MachineID: strings.Repeat("1", 32), Address: "127.0.0.1:9640", Version: "1", Mode: ipam.ModeBridge},
+		ipam.ClaimSubnet{Node: testNode, Network: ipam.DefaultNetwork},
+	}}
+	if there, err := raftstore.Initialized(cfg.Dir); err != nil {
+		tb.Fatal(err)
+	} else if !there {
+		if err := raftstore.Init(context.Background(), cfg, env); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	s, err := raftstore.Open(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Error(err)
+		}
+	})
+	if err := s.WaitLeader(context.Background()); err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// realHolder is a running holder on a real store and a real disk.
+func realHolder(tb testing.TB, dir string, live ...Live) *Holder {
+	tb.Helper()
+	s := realStore(tb, dir)
+	var sub ipam.Subnet
+	s.View(func(st *ipam.State) {
+		for sub = range st.SubnetsOf(testNode) {
+			break
+		}
+	})
+	h, err := Open(Config{Node: testNode, Subnet: sub, JournalPath: filepath.Join(dir, "journal"), Store: s})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := h.Adopt(context.Background(), live); err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Error(err)
+		}
+	})
+	return h
+}
+
+// The whole chain on a real disk: leases survive a restart, with a lost journal too.
+func TestRealStore(t *testing.T) {
+	dir := t.TempDir()
+	var all []Held
+	t.Run("bind", func(t *testing.T) {
+		h := realHolder(t, dir)
+		for i := range 50 {
+			held, err := h.Bind(t.Context(), BindRequest{Owner: owner(strconv.Itoa(i))})
+			if err != nil || held.Provisional {
+				t.Fatal(held, err)
+			}
+		}
+		if err := h.Release(t.Context(), owner("7")); err != nil {
+			t.Fatal(err)
+		}
+		all = h.All()
+	})
+	for _, name := range []string{"restart", "again"} {
+		t.Run(name, func(t *testing.T) {
+			h := realHolder(t, dir)
+			got := h.All()
+			for i := range got {
+				if got[i].Addr != all[i].Addr || got[i].Owner != all[i].Owner || got[i].Provisional {
+					t.Errorf("had %+v, has %+v", all[i], got[i])
+				}
+			}
+			if len(got) != 49 {
+				t.Errorf("%d leases", len(got))
+			}
+		})
+	}
+}
+
+func BenchmarkBind(b *testing.B) {
+	h := realHolder(b, b.TempDir())
+	var took []time.Duration
+	var bound []ipam.Owner
+	for i := 0; b.Loop(); i++ {
+		o := owner(strconv.Itoa(i))
+		begin := time.Now()
+		if _, err := h.Bind(context.Background(), BindRequest{Owner: o}); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(begin))
+		bound = append(bound, o)
+		if len(bound) == 900 { // make room without waiting for the cool-down
+			b.StopTimer()
+			for _, o := range bound {
+				if err := h.Release(context.Background(), o); err != nil {
+					b.Fatal(err)
+				}
+			}
+			bound = bound[:0]
+			h.mu.Lock()
+			for a, l := range h.leases {
+				if l.flight == nil {
+					l.released -= int64(h.cfg.CoolDown)
+					h.picker.Free(a)
+				}
+			}
+			h.mu.Unlock()
+			b.StartTimer()
+		}
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}

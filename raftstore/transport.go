@@ -1,0 +1,245 @@
+package raftstore
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// rpcTimeout bounds one message and its answer; that of a snapshot grows with its
+// size. A follower's slow disk has so long for one batch of entries.
+const rpcTimeout = 3 * time.Second
+
+// transport is the library's network transport. The problems that it answers:
+//
+//   - The library does not say what its leader knows of the followers: contacts
+//     listens to their answers.
+//   - A leader that cannot reach a follower waits longer after each failure, 10 s in
+//     the end, although its heartbeats have long got through again: replication here
+//     waits for the heartbeats instead.
+//   - Followers hear of a commit with the next message only: see hint.go.
+//   - It does not end what waits for an answer when Raft is shut down.
+type transport struct {
+	*raft.NetworkTransport
+	local    raft.ServerAddress
+	streams  *streams
+	contacts *contacts
+	raft     atomic.Pointer[raft.Raft] // nil until the library has been started
+	tasks    sync.WaitGroup
+	ended    chan struct{} // closed by abort
+	once     sync.Once
+}
+
+func newTransport(cfg Config) *transport {
+	t := &transport{
+		local: raft.ServerAddress(cfg.Address), streams: newStreams(cfg.Streams), ended: make(chan struct{}),
+	}
+	t.contacts = newContacts(cfg.Logger)
+	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: t.streams, Logger: newHCLog(cfg.Logger), ServerAddressProvider: addresses{cfg, t},
+		MaxPool: 3, Timeout: rpcTimeout, MsgpackUseNewTimeFormat: true,
+	})
+	return t
+}
+
+// abort ends all that waits for an answer of a peer. The library's Close follows.
+func (t *transport) abort() {
+	t.once.Do(func() { close(t.ended) })
+	t.streams.abort()
+}
+
+// Close implements raft.WithClose.
+func (t *transport) Close() error {
+	t.abort()
+	err := t.NetworkTransport.Close()
+	t.tasks.Wait()
+	return err
+}
+
+// LocalAddr implements raft.Transport: what the others know this node by, also when
+// it listens elsewhere.
+func (t *transport) LocalAddr() raft.ServerAddress { return t.local }
+
+// errUnreachable ends a replication that waited for a peer to answer.
+var errUnreachable = errors.New("peer does not answer")
+
+// AppendEntries implements raft.Transport. A heartbeat is sent at once; entries
+// wait until the peer answers.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if !isHeartbeat(req) {
+		if err := t.waitAnswering(id, req.Term); err != nil {
+			return err
+		}
+	}
+	acked := t.contacts.matched(id, req.Term)
+	err := t.NetworkTransport.AppendEntries(id, target, req, resp)
+	t.record(id, req, resp, acked, err)
+	return err
+}
+
+func isHeartbeat(req *raft.AppendEntriesRequest) bool {
+	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data ioReader) error {
+	if err := t.waitAnswering(id, req.Term); err != nil {
+		return err
+	}
+	err := t.NetworkTransport.InstallSnapshot(id, target, req, resp, data)
+	if err != nil {
+		t.contacts.failed(id, err)
+	} else {
+		t.contacts.answered(id, answer{term: req.Term, match: matchIf(resp.Success, req.LastLogIndex)})
+	}
+	return err
+}
+
+func matchIf(ok bool, index uint64) uint64 {
+	if ok {
+		return index
+	}
+	return 0
+}
+
+// record notes what an answer, or its absence, tells.
+func (t *transport) record(id raft.ServerID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, acked uint64, err error) {
+	if err != nil {
+		t.contacts.failed(id, err)
+		return
+	}
+	a := answer{term: req.Term, peerTerm: resp.Term, lastLog: resp.LastLog, acked: acked}
+	if r := t.raft.Load(); r != nil {
+		a.ourLast = r.LastIndex()
+	}
+	if resp.Success && !isHeartbeat(req) {
+		a.match = req.PrevLogEntry
+		if n := len(req.Entries); n > 0 {
+			a.match = req.Entries[n-1].Index
+		}
+	}
+	if t.contacts.answered(id, a) {
+		t.sendHint(id)
+	}
+}
+
+// waitPeer is how often a waiting replication looks whether it still has a purpose.
+const waitPeer = 100 * time.Millisecond
+
+// waitAnswering waits until the peer answers, as long as this node leads in that
+// term and the peer is a member.
+func (t *transport) waitAnswering(id raft.ServerID, term uint64) error {
+	timer := time.NewTimer(waitPeer)
+	defer timer.Stop()
+	for {
+		back := t.contacts.silent(id)
+		if back == nil {
+			return nil
+		}
+		select {
+		case <-back:
+			return nil
+		case <-t.ended:
+			return raft.ErrTransportShutdown
+		case <-timer.C:
+			r := t.raft.Load()
+			if r == nil || leadTerm(r) != term || !member(r, id) {
+				return errUnreachable
+			}
+			timer.Reset(waitPeer)
+		}
+	}
+}
+
+// leadTerm returns the term that this node leads in, 0 when it does not.
+func leadTerm(r *raft.Raft) uint64 {
+	term := r.CurrentTerm()
+	// The library leaves its state before it changes its term, so a leader between
+	// two equal terms leads in that term.
+	if r.State() != raft.Leader || r.CurrentTerm() != term {
+		return 0
+	}
+	return term
+}
+
+func member(r *raft.Raft, id raft.ServerID) bool {
+	_, ok := findServer(servers(r), id)
+	return ok
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		t.contacts.failed(id, err)
+		return nil, err
+	}
+	p := &pipeline{AppendPipeline: inner, t: t, id: id, out: make(chan raft.AppendFuture), stop: make(chan struct{})}
+	t.tasks.Go(p.relay)
+	return p, nil
+}
+
+// pipeline is the library's, whose answers are noted.
+type pipeline struct {
+	raft.AppendPipeline
+	t    *transport
+	id   raft.ServerID
+	out  chan raft.AppendFuture
+	stop chan struct{}
+	once sync.Once
+}
+
+// Consumer implements raft.AppendPipeline.
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.out }
+
+// Close implements raft.AppendPipeline.
+func (p *pipeline) Close() error {
+	p.once.Do(func() { close(p.stop) })
+	return p.AppendPipeline.Close()
+}
+
+// relay hands the answers on until the pipeline is closed.
+func (p *pipeline) relay() {
+	in := p.AppendPipeline.Consumer()
+	for {
+		select {
+		case f := <-in:
+			err := f.Error()
+			p.t.record(p.id, f.Request(), f.Response(), 0, err)
+			select {
+			case p.out <- f:
+			case <-p.stop:
+				return
+			}
+		case <-p.stop:
+			return
+		}
+	}
+}
+
+// addresses tells the library where a node is reached.
+type addresses struct {
+	cfg Config
+	t   *transport
+}
+
+// ServerAddr implements raft.ServerAddressProvider.
+func (a addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if id == raft.ServerID(a.cfg.NodeID) {
+		return a.t.local, nil
+	}
+	if a.cfg.AddressOf != nil {
+		if addr, ok := a.cfg.AddressOf(nodeID(id)); ok && addr != "" {
+			return raft.ServerAddress(addr), nil
+		}
+	}
+	if r := a.t.raft.Load(); r != nil {
+		if s, ok := findServer(servers(r), id); ok {
+			return s.Address, nil
+		}
+	}
+	return "", ErrNotMember // the library takes the address that it has
+}
