@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -11,10 +12,23 @@ import (
 // it, by address who has it. It knows nothing of epochs, texts or counters; those
 // are Check's part.
 type model struct {
-	nodes    map[int]string // "member" or "removed"
-	subnets  map[netip.Prefix]int
-	leases   map[netip.Addr]modelLease
-	reserved map[netip.Prefix]bool // by operators
+	nodes      map[int]string // "member", "draining" or "removed"
+	names      map[string]int // of those not removed
+	subnets    map[netip.Prefix]int
+	mark       int // subnets from this number on were never held
+	leases     map[netip.Addr]modelLease
+	reserved   map[netip.Prefix]bool // by operators
+	tokens     map[string]modelToken
+	generation uint64
+	reclaim    bool
+}
+
+func newModel() *model {
+	return &model{
+		nodes: map[int]string{}, names: map[string]int{}, subnets: map[netip.Prefix]int{},
+		leases: map[netip.Addr]modelLease{}, reserved: map[netip.Prefix]bool{},
+		tokens: map[string]modelToken{}, generation: 1,
+	}
 }
 
 type modelLease struct {
@@ -26,24 +40,19 @@ type modelLease struct {
 // should have been refused.
 func (m *model) step(t *rapid.T, c Command, r Result) {
 	held := func(f Fence) {
-		if n, ok := m.subnets[f.Subnet.Prefix]; !ok || nodeID(n) != f.Node || m.nodes[n] != "member" {
+		if n, ok := m.subnets[f.Subnet.Prefix]; !ok || nodeID(n) != f.Node || m.nodes[n] == "removed" {
 			t.Fatalf("%+v was accepted, subnets are %v", c, m.subnets)
 		}
 	}
 	switch c := c.(type) {
 	case RegisterNode:
-		m.nodes[m.number(c.Node)] = "member"
+		m.register(c)
 	case RemoveNode:
 		m.remove(t, c)
 	case ClaimSubnet:
-		n := m.number(c.Node)
-		if has, ok := m.subnets[r.Subnet]; ok && has != n {
-			t.Fatalf("%s was given to %d and to %d", r.Subnet, has, n)
-		}
-		if m.reserved[r.Subnet] {
-			t.Fatalf("%s was handed out, yet is reserved", r.Subnet)
-		}
-		m.subnets[r.Subnet] = n
+		m.handOut(t, m.number(c.Node), r.Subnet)
+	case CreateToken, RevokeToken, JoinNode, DrainNode, RaiseGeneration, EndReclaim, ClaimHeld:
+		m.stepMembers(t, c, r)
 	case ReleaseSubnet:
 		m.free(c.Prefix)
 	case BindLease:
@@ -101,16 +110,17 @@ func (m *model) step(t *rapid.T, c Command, r Result) {
 
 func (m *model) remove(t *rapid.T, c RemoveNode) {
 	n := m.number(c.Node)
+	maps.DeleteFunc(m.names, func(_ string, id int) bool { return id == n })
 	for p, holder := range m.subnets {
 		if holder != n {
 			continue
 		}
 		for a, l := range m.leases {
-			if p.Contains(a) && l.state.active() && !c.Force && m.nodes[n] == "member" {
+			if p.Contains(a) && l.state.active() && !c.Force && m.nodes[n] != "removed" {
 				t.Fatalf("node %d was removed, yet %s has %s", n, l.owner, a)
 			}
 		}
-		if c.Dead || !c.Force && m.nodes[n] == "member" {
+		if c.Dead || !c.Force && m.nodes[n] != "removed" {
 			m.free(p)
 		}
 	}
@@ -119,6 +129,10 @@ func (m *model) remove(t *rapid.T, c RemoveNode) {
 
 func (m *model) free(p netip.Prefix) {
 	delete(m.subnets, p)
+	m.dropLeases(p)
+}
+
+func (m *model) dropLeases(p netip.Prefix) {
 	maps.DeleteFunc(m.leases, func(a netip.Addr, _ modelLease) bool { return p.Contains(a) })
 }
 
@@ -133,28 +147,43 @@ func (m *model) number(id NodeID) int {
 
 // compare tells whether state and model hold the same.
 func (m *model) compare(t *rapid.T, s *State) {
-	subnets, leases := map[netip.Prefix]int{}, map[netip.Addr]modelLease{}
-	reserved := map[netip.Prefix]bool{}
+	got := newModel()
+	for _, net := range s.networks.all() {
+		got.mark = int(net.NextSubnet)
+	}
 	for sub := range s.Subnets() {
 		if sub.State != SubnetFree {
-			subnets[sub.Prefix] = m.number(sub.Node)
+			got.subnets[sub.Prefix] = m.number(sub.Node)
 		}
 		for l := range s.Leases(sub.SubnetKey) {
-			leases[l.Addr] = modelLease{l.Owner.ID, l.State}
+			got.leases[l.Addr] = modelLease{l.Owner.ID, l.State}
 		}
 	}
 	for r := range s.AllReservations() {
 		if r.Kind == ReservedOperator {
-			reserved[r.Prefix] = true
+			got.reserved[r.Prefix] = true
 		}
 	}
-	nodes := map[int]string{}
 	for n := range s.Nodes() {
-		nodes[m.number(n.ID)] = map[bool]string{true: "removed", false: "member"}[n.Removed]
+		id := m.number(n.ID)
+		switch {
+		case n.Removed:
+			got.nodes[id] = "removed"
+			continue
+		case n.Draining:
+			got.nodes[id] = "draining"
+		default:
+			got.nodes[id] = "member"
+		}
+		got.names[n.Name] = id
 	}
-	if !maps.Equal(subnets, m.subnets) || !maps.Equal(leases, m.leases) ||
-		!maps.Equal(reserved, m.reserved) || !maps.Equal(nodes, m.nodes) {
-		t.Fatalf("state has %v %v %v %v\nmodel has %v %v %v %v",
-			nodes, subnets, leases, reserved, m.nodes, m.subnets, m.leases, m.reserved)
+	for k := range s.Tokens() {
+		got.tokens[k.ID] = modelToken{m.number(k.UsedBy), k.KeyHash, k.Revoked, k.Expires}
+	}
+	if c, ok := s.Cluster(); ok {
+		got.generation, got.reclaim = c.Generation, c.Reclaim
+	}
+	if diff := gocmp.Diff(m, got, append(cmpOptions, gocmp.AllowUnexported(model{}, modelLease{}, modelToken{}))...); diff != "" {
+		t.Fatalf("state and model differ (-model +state):\n%s", diff)
 	}
 }

@@ -70,7 +70,7 @@ func drawBlock(t *rapid.T) netip.Prefix {
 // drawCommand returns a random command, now and then an impossible one.
 func drawCommand(t *rapid.T, s *State) Command {
 	n := rapid.SampledFrom(propNodes).Draw(t, "node")
-	switch rapid.IntRange(0, 19).Draw(t, "command") {
+	switch rapid.IntRange(0, 29).Draw(t, "command") {
 	case 0:
 		c := initCmd()
 		c.Prefix, c.SubnetBits = mustPrefix(propPlan), rapid.SampledFrom([]int{26, 26, 26, 25, 31}).Draw(t, "subnet bits")
@@ -113,10 +113,53 @@ func drawCommand(t *rapid.T, s *State) Command {
 	case 14, 15:
 		f := drawFence(t, s)
 		return FreeLease{f, drawAddr(t, f.Subnet.Prefix), drawOwner(t)}
+	case 16, 17, 18, 19, 20, 21, 22, 23, 24:
+		return drawMembership(t, s, n)
 	}
 	f := drawFence(t, s)
 	return BindLease{f, drawAddr(t, f.Subnet.Prefix), drawOwner(t), rapid.Bool().Draw(t, "static"),
 		rapid.SampledFrom([]string{"", "web", "a b"}).Draw(t, "host name")}
+}
+
+// drawMembership returns a random command about members, tokens or generations.
+func drawMembership(t *rapid.T, s *State, n int) Command {
+	k := rapid.IntRange(1, 3).Draw(t, "token")
+	later := rapid.SampledFrom([]int64{0, 0, 0, 200_000}).Draw(t, "later")
+	switch rapid.IntRange(0, 11).Draw(t, "membership") {
+	case 0, 1, 2:
+		c := tokenCmd(k)
+		c.Now, c.Expires = c.Now+later, c.Expires+later
+		c.Role = rapid.SampledFrom([]Role{0, RoleServer, RoleServer, RoleNode}).Draw(t, "role")
+		return c
+	case 3:
+		return RevokeToken{tokenID(k)}
+	case 4:
+		return DrainNode{nodeID(n), rapid.Bool().Draw(t, "drain")}
+	case 5:
+		return RaiseGeneration{rapid.Uint64Range(0, 4).Draw(t, "generation")}
+	case 6:
+		return EndReclaim{rapid.Uint64Range(0, 3).Draw(t, "generation")}
+	case 7, 8:
+		c := ClaimHeld{drawFence(t, s)}
+		c.Epoch = Epoch{rapid.Uint64Range(0, 3).Draw(t, "generation"), rapid.Uint64Range(0, 3).Draw(t, "counter")}
+		c.Node = nodeID(n)
+		return c
+	}
+	c := joinCmd(k)
+	c.RegisterNode = registerCmd(n)
+	c.Role = rapid.SampledFrom([]Role{0, 0, RoleServer, RoleNode}).Draw(t, "role")
+	c.Mode = rapid.SampledFrom([]Mode{ModeBridge, ModeBridge, ModeRouted}).Draw(t, "mode")
+	c.Now += later + rapid.SampledFrom([]int64{0, 0, 0, 3600}).Draw(t, "expired")
+	c.Replace = rapid.SampledFrom([]string{"", "", "nodeb", "nodec", "ghost"}).Draw(t, "replace")
+	if rapid.IntRange(0, 5).Draw(t, "another key") == 0 {
+		c.KeyHash = hashOf(77)
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "ranges") {
+		c.HostRanges = append(c.HostRanges, rapid.SampledFrom([]netip.Prefix{
+			drawBlock(t), mustPrefix("10.0.0.0/8"), mustPrefix("192.168.0.192/28"), mustPrefix("192.168.0.0/16"),
+		}).Draw(t, "range"))
+	}
+	return c
 }
 
 // replica follows the log of the leading state from behind: it is fed decoded
@@ -151,7 +194,7 @@ func TestStateAgainstModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s, follower := New(), &replica{New()}
-		m := &model{map[int]string{}, map[netip.Prefix]int{}, map[netip.Addr]modelLease{}, map[netip.Prefix]bool{}}
+		m := newModel()
 		var log [][]byte
 		commit := func(data []byte) Outcome {
 			index := s.Index() + rapid.Uint64Range(1, 3).Draw(t, "gap")
