@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -297,6 +298,27 @@ func TestSubnetFull(t *testing.T) {
 		}
 		b.want(late, StateAttached)
 		b.wantTold(late, "reject attached")
+	})
+}
+
+// A static address that the container before has just given up is waited for.
+func TestAddressBeingGivenUp(t *testing.T) {
+	withAgent(t, func(b *bed) {
+		tries := 0
+		b.l.mu.Lock()
+		b.l.fail = func(op string) error {
+			if op != "bind" || tries > 1 {
+				return nil
+			}
+			tries++
+			return fmt.Errorf("%w: %w", ipam.ErrAddressTaken, holder.ErrUnresolved)
+		}
+		b.l.mu.Unlock()
+		x := b.running("a", with(labelIP, "172.16.0.9"))
+		b.want(x, StateAttached)
+		if n := b.counted("stellar_label_rejections_total", "address-taken"); n != 0 {
+			t.Errorf("rejected %d times", n)
+		}
 	})
 }
 

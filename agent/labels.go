@@ -119,7 +119,38 @@ func parseWish(c *events.Container, t Trust) (*Wish, error) {
 			return nil, err
 		}
 	}
+	wish.addNerdctl(c, t)
 	return wish, nil
+}
+
+// What a user asked of nerdctl under --net none, which only keeps it.
+const (
+	nerdctlNetworks = "nerdctl/networks"
+	nerdctlIP       = "nerdctl/ip"
+	nerdctlHostname = "nerdctl/hostname"
+)
+
+// addNerdctl fills in what our own keys leave open. An image can bring these
+// labels too, and annotations copy them, so neither counts; what is malformed
+// was not meant for us.
+func (w *Wish) addNerdctl(c *events.Container, t Trust) {
+	users := func(key string) string {
+		value, ok := c.Labels[key]
+		image, inImage := c.ImageLabels[key]
+		if !ok || inImage && image == value || c.HasImage && !c.ImageKnown && !t.Prior {
+			return ""
+		}
+		return value
+	}
+	if users(nerdctlNetworks) != `["none"]` {
+		return
+	}
+	if a, err := netip.ParseAddr(users(nerdctlIP)); err == nil && a.Is4() && !w.IP.IsValid() {
+		w.IP = a
+	}
+	if name := users(nerdctlHostname); w.Hostname == "" && validHostname(name) {
+		w.Hostname = name
+	}
 }
 
 type word struct {

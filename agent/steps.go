@@ -34,6 +34,8 @@ func (j *job) bind(ctx context.Context) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, holder.ErrUnresolved):
+		// What its holder of before has given up is free in a moment.
 	case errors.Is(err, ipam.ErrOutOfSubnet):
 		return rejectf("address", "address %s is not in this node's subnet", j.wish.IP)
 	case errors.Is(err, ipam.ErrAddressTaken):
