@@ -578,3 +578,29 @@ func TestConcurrentBinds(t *testing.T) {
 		seen[h.Addr.String()] = h.Owner
 	}
 }
+
+// What is in use is in use: an interface that carries a reserved address keeps it.
+func TestReservedButInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, newFakeStore(t, 28))
+		if err := n.Reserve(t.Context(), addr("172.16.0.5"), "r"); err != nil {
+			t.Fatal(err)
+		}
+		n.restart(Live{addr("172.16.0.5"), owner("k")})
+		if err := n.bindErr("x", "172.16.0.5"); !errors.Is(err, ipam.ErrAddressTaken) {
+			t.Errorf("%v", err)
+		}
+		time.Sleep(time.Minute)
+		if l := n.store.leases()[addr("172.16.0.5")]; l.Owner != owner("k") || l.State != ipam.Attached {
+			t.Errorf("replica has %+v", l)
+		}
+		if h, ok := n.Lookup(owner("k")); !ok || h.Provisional {
+			t.Errorf("%+v", h)
+		}
+		n.store.View(func(s *ipam.State) {
+			if r, ok := s.ReservedBy(addr("172.16.0.5")); ok {
+				t.Errorf("still %+v", r)
+			}
+		})
+	})
+}

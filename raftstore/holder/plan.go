@@ -18,7 +18,7 @@ type desired struct {
 	attached bool // held: what the replica shall be told, if mark
 	mark     bool // held: attached has lasted long enough to be told
 	cooled   bool // released: the cool-down is over
-	yields   bool // held: a reservation of the address that nobody was told of ends
+	yields   bool // held: a reservation of the address has to end
 	locked   bool // something is under way: left alone this time
 }
 
@@ -29,6 +29,7 @@ type change struct {
 	held     bool         // whether it is held; else the change is void
 	others   []netip.Addr // whose leases the commands change too
 	commands []ipam.Command
+	yields   bool // they end a reservation
 }
 
 // plan is the difference between the journal and the replica.
@@ -94,7 +95,11 @@ func (p *plan) planHeld(f ipam.Fence, d desired, l ipam.Lease, active map[ipam.O
 		c.others = append(c.others, other)
 		c.commands = append(c.commands, ipam.ReleaseLease{Fence: f, Addr: other, Owner: d.owner})
 	}
+	// An interface carried a reserved address, or a Reserve of unknown outcome, which
+	// was forgotten over a restart, was committed after the address had been given
+	// away. What is in use is in use.
 	if d.yields {
+		c.yields = true
 		c.commands = append(c.commands, ipam.UnreserveAddress{
 			Network: f.Subnet.Network, Prefix: netip.PrefixFrom(d.addr, d.addr.BitLen()), Node: f.Node, Epoch: f.Epoch,
 		})

@@ -108,6 +108,11 @@ func (h *history) weather() {
 	})
 }
 
+// trace is shown when the history fails.
+func (h *history) trace(format string, args ...any) {
+	h.t.Logf(time.Now().Format("04:05.000 ")+format, args...)
+}
+
 // together lets n different owners do something at the same time.
 func (h *history) together(n int) {
 	var wg sync.WaitGroup
@@ -163,7 +168,7 @@ func (h *history) bind(o ipam.Owner, want netip.Addr) {
 	begin := time.Now()
 	got, err := h.Bind(context.Background(), BindRequest{Owner: o, Want: want})
 	took := time.Since(begin)
-	h.t.Logf("%s bind %s.%d want %s: %v %v", time.Now().Format("04:05.000"), o, o.Created, want, got.Addr, err)
+	h.trace("bind %s.%d want %s: %v %v", o, o.Created, want, got.Addr, err)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old, had := h.held[o]
@@ -220,7 +225,7 @@ func (h *history) release(o ipam.Owner) {
 		h.Attached(o, false)
 	}
 	err := h.Release(context.Background(), o)
-	h.t.Logf("%s release %s.%d %s: %v", time.Now().Format("04:05.000"), o, o.Created, addr, err)
+	h.trace("release %s.%d %s: %v", o, o.Created, addr, err)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.held, o)
@@ -235,7 +240,7 @@ func (h *history) reserve() {
 	a := netip.AddrFrom4([4]byte{172, 16, 0, byte(2 + h.rand.IntN(12))})
 	if h.rand.IntN(2) == 0 {
 		err := h.Unreserve(context.Background(), a)
-		h.t.Logf("%s unreserve %s: %v", time.Now().Format("04:05.000"), a, err)
+		h.trace("unreserve %s: %v", a, err)
 		return
 	}
 	h.mu.Lock()
@@ -245,7 +250,7 @@ func (h *history) reserve() {
 	}
 	h.mu.Unlock()
 	err := h.Reserve(context.Background(), a, "test")
-	h.t.Logf("%s reserve %s: %v", time.Now().Format("04:05.000"), a, err)
+	h.trace("reserve %s: %v", a, err)
 	if err == nil && taken {
 		h.t.Errorf("%s was reserved although it is held", a)
 	}
@@ -253,11 +258,12 @@ func (h *history) reserve() {
 
 // reboot kills or stops the holder in the middle of something, and starts it again.
 func (h *history) reboot() {
-	kill := h.rand.IntN(2) == 0
+	kill, early := h.rand.IntN(2) == 0, h.rand.IntN(2) == 0
+	pause, machine := time.Duration(h.rand.IntN(700))*time.Millisecond, h.rand.IntN(4) == 0
 	var wg sync.WaitGroup
 	wg.Go(func() { h.together(3) })
-	if h.rand.IntN(2) == 0 {
-		time.Sleep(time.Duration(h.rand.IntN(700)) * time.Millisecond)
+	if early {
+		time.Sleep(pause)
 	} else {
 		wg.Wait()
 	}
@@ -267,7 +273,7 @@ func (h *history) reboot() {
 		h.stop()
 	}
 	wg.Wait()
-	if h.rand.IntN(4) == 0 { // the machine too: no interface survives
+	if machine { // the machine too: no interface survives
 		clear(h.kernel)
 	}
 	var live []Live
@@ -275,7 +281,7 @@ func (h *history) reboot() {
 		live = append(live, Live{a, o})
 	}
 	h.checkJournal()
-	h.t.Logf("%s reboot kill %v live %v", time.Now().Format("04:05.000"), kill, live)
+	h.trace("reboot kill %v live %v", kill, live)
 	for try := 0; ; try++ {
 		if err := h.start(live...); err == nil {
 			break

@@ -70,10 +70,15 @@ func (h *Holder) round(ctx context.Context) (next time.Duration, err error) {
 	if err := h.retryFlights(ctx); err != nil {
 		return next, err
 	}
-	have, reserved := h.replica()
 	h.mu.Lock()
-	stale := h.applyReservations(reserved)
 	h.recheck = false
+	h.mu.Unlock()
+	have, reserved := h.replica()
+	var stale []journal.Record
+	h.mu.Lock()
+	if !h.recheck { // else one was made or ended since: what was seen is old
+		stale = h.applyReservations(reserved)
+	}
 	want, due := h.desired(reserved)
 	h.mu.Unlock()
 	if len(stale) > 0 {
@@ -158,12 +163,7 @@ func (h *Holder) desired(reserved map[netip.Addr]string) (want map[netip.Addr]de
 		case !d.held && l.cooling && !d.cooled:
 			soon(int64(h.cfg.CoolDown) - (now - l.released))
 		}
-		if _, ok := reserved[a]; ok && d.held {
-			// A Reserve whose outcome was unknown, and forgotten over a restart, was
-			// committed after the address had been given away.
-			_, told := h.reserved[a]
-			d.yields = !told
-		}
+		_, d.yields = reserved[a]
 		want[a] = d
 	}
 	return want, due
@@ -295,6 +295,10 @@ func (h *Holder) proposeBind(ctx context.Context, c change) error {
 		if other != nil {
 			f.leases = append(f.leases, other)
 		}
+	}
+	if c.yields {
+		h.log.Warn("a reservation ends, for the address is in use", "address", c.addr, "owner", l.owner)
+		delete(h.reserved, c.addr)
 	}
 	h.launch(f)
 	spent := l.spent || l.request == (ipam.RequestID{})
