@@ -59,6 +59,8 @@ var may = map[string][]string{
 	"api/client":                      {"api", "api/internal/wire", "api/stellar/v1", "api/stellar/v1/stellarv1connect", "ipam"},
 	"api/apitest":                     {"api", "ipam"},
 	"internal/config":                 {"ipam"},
+	"internal/pki":                    {"internal/atomicfile", "ipam"},
+	"internal/peer":                   {"internal/pki", "ipam"},
 	"internal/testx":                  {"internal/nsx"},
 	"internal/testx/testbed":          {"internal/testx"},
 	"internal/node": {

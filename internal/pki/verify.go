@@ -1,0 +1,67 @@
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// verify checks that one of the roots signed the chain's first certificate for
+// the use and that it is valid now, and returns whose it is. Who signed comes
+// before all else, so that nothing unsigned is believed for a later reason.
+func verify(chain, roots []*x509.Certificate, cluster string, use x509.ExtKeyUsage, now time.Time) (Identity, error) {
+	if len(chain) == 0 {
+		return Identity{}, ErrNoCertificate
+	}
+	leaf := chain[0]
+	id, idErr := IdentityOf(leaf)
+	pool := x509.NewCertPool()
+	for _, r := range roots {
+		pool.AddCert(r)
+	}
+	// Its own time is checked below, to tell too early from too late.
+	at := earliest(latest(now, leaf.NotBefore), leaf.NotAfter)
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{use}})
+	if err != nil {
+		if idErr == nil && id.Cluster != cluster {
+			return Identity{}, fmt.Errorf("%w: %s, this is %s", ErrOtherCluster, id.Cluster, cluster)
+		}
+		return Identity{}, fmt.Errorf("%w: %w", ErrUntrusted, err)
+	}
+	switch {
+	case now.Before(leaf.NotBefore):
+		return Identity{}, fmt.Errorf("%w: it begins %s, here it is %s; check both clocks", ErrNotYetValid, stamp(leaf.NotBefore), stamp(now))
+	case now.After(leaf.NotAfter):
+		return Identity{}, fmt.Errorf("%w: it ended %s, here it is %s", ErrExpired, stamp(leaf.NotAfter), stamp(now))
+	case idErr != nil:
+		return Identity{}, idErr
+	case id.Cluster != cluster:
+		return Identity{}, fmt.Errorf("%w: %s, this is %s", ErrOtherCluster, id.Cluster, cluster)
+	}
+	return id, nil
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// VerifyServer checks, for a machine that has nothing but a token, that the
+// server on the other end is a member of the token's cluster: among its
+// certificates is the CA that the token names, and that CA signed the first one.
+// It returns the server's identity and the CA. The error wraps ErrWrongCA when
+// the CA is another one.
+func (t Token) VerifyServer(cs tls.ConnectionState, now time.Time) (Identity, *x509.Certificate, error) {
+	if len(cs.PeerCertificates) == 0 {
+		return Identity{}, nil, ErrNoCertificate
+	}
+	for _, c := range cs.PeerCertificates[1:] {
+		if spkiHash(c) != t.CAHash {
+			continue
+		}
+		if cluster, err := clusterOf(c); err != nil || cluster != t.Cluster {
+			return Identity{}, nil, fmt.Errorf("%w: its key is that of another cluster's", ErrWrongCA)
+		}
+		id, err := verify(cs.PeerCertificates, []*x509.Certificate{c}, t.Cluster, x509.ExtKeyUsageServerAuth, now)
+		return id, c, err
+	}
+	return Identity{}, nil, ErrWrongCA
+}
