@@ -38,6 +38,9 @@ func TestCheckFinds(t *testing.T) {
 	request := func(f func(*requestRecord)) func(*testing.T, *State) {
 		return func(t *testing.T, s *State) { change(t, &s.requests, RequestID{nodeID(2), 100}, f) }
 	}
+	token := func(f func(*Token)) func(*testing.T, *State) {
+		return func(t *testing.T, s *State) { change(t, &s.tokens, tokenID(1), f) }
+	}
 	reserve := func(r Reservation) func(*testing.T, *State) {
 		return func(_ *testing.T, s *State) { s.reservations.set(r.key(), r) }
 	}
@@ -48,6 +51,7 @@ func TestCheckFinds(t *testing.T) {
 	}{
 		{"cluster id", func(_ *testing.T, s *State) { s.cluster.ID = "x" }, `cluster "x"`},
 		{"no cluster", func(_ *testing.T, s *State) { s.cluster = clusterRecord{} }, "no cluster"},
+		{"last generation", func(_ *testing.T, s *State) { s.cluster.Generation = maxGeneration + 1 }, "generation 4294967297"},
 		{"generation", func(_ *testing.T, s *State) { s.cluster.Generation = 0 }, "generation 0"},
 		{"time", func(_ *testing.T, s *State) { s.cluster.Time = -1 }, "time -1"},
 
@@ -65,6 +69,11 @@ func TestCheckFinds(t *testing.T) {
 		{"node id", func(_ *testing.T, s *State) { s.nodes.set("x", Node{ID: "x", Name: "x", Mode: ModeBridge}) }, "node id"},
 		{"node name", node(func(n *Node) { n.Name = "" }), "node name"},
 		{"node mode", node(func(n *Node) { n.Mode = 0 }), "mode"},
+		{"node role", node(func(n *Node) { n.Role = 9 }), "role"},
+		{"node without a role", node(func(n *Node) { n.Role = 0 }), "has no role"},
+		{"draining tombstone", func(t *testing.T, s *State) {
+			change(t, &s.nodes, nodeID(3), func(n *Node) { n.Draining = true })
+		}, "tombstone"},
 		{"node of the future", node(func(n *Node) { n.Changed = 1 << 40 }), "changed at entry"},
 		{"node joined late", node(func(n *Node) { n.Joined = n.Changed + 1 }), "changed at entry"},
 		{"tombstone", func(t *testing.T, s *State) {
@@ -79,6 +88,8 @@ func TestCheckFinds(t *testing.T) {
 		{"subnet mode", subnet(func(s *Subnet) { s.Mode = ModeRouted }), "not in that mode"},
 		{"epoch", subnet(func(s *Subnet) { s.Epoch.Counter = 0 }), "epoch 1.0"},
 		{"generation ahead", subnet(func(s *Subnet) { s.Epoch.Generation = 3 }), "epoch 3.1"},
+		{"epoch without end", subnet(func(s *Subnet) { s.Epoch.Counter = maxCounter + 1 }), "epoch 1.281"},
+		{"held by nobody", subnet(func(s *Subnet) { s.Node, s.Epoch, s.Mode = "", Epoch{}, 0 }), "Mode(0)"},
 		{"subnet of the future", subnet(func(s *Subnet) { s.Since = 1 << 40 }), "future"},
 		{"subnet of a later time", subnet(func(s *Subnet) { s.SinceTime = 1 << 60 }), "future"},
 		{"odd subnet", func(_ *testing.T, s *State) {
@@ -123,6 +134,15 @@ func TestCheckFinds(t *testing.T) {
 		{"forgotten, yet there", func(_ *testing.T, s *State) { s.forgotten.set(nodeID(2), 100) }, "remembered and forgotten"},
 		{"results", request(func(r *requestRecord) { r.Results += "x" }), "malformed"},
 		{"too many results", request(func(r *requestRecord) { r.Count = MaxCommands + 1 }), "too many"},
+		{"token id", func(_ *testing.T, s *State) { s.tokens.set("x", Token{ID: "x"}) }, "token id"},
+		{"token without a secret", token(func(k *Token) { k.SecretHash = [32]byte{} }), "without a secret"},
+		{"token without a role", token(func(k *Token) { k.Role = 0 }), "without a role"},
+		{"token of no time", token(func(k *Token) { k.Expires = 0 }), "expires at 0"},
+		{"token used by nobody", token(func(k *Token) { k.UsedBy = "x" }), `used by "x"`},
+		{"token used without a key", token(func(k *Token) { k.UsedBy = nodeID(1) }), "without a key"},
+		{"token not used, yet with a key", token(func(k *Token) { k.KeyHash = hashOf(1) }), "without a key"},
+		{"token of the future", token(func(k *Token) { k.Changed = 1 << 40 }), "changed at entry"},
+
 		{"window", func(_ *testing.T, s *State) { delete(s.windows, nodeID(2)) }, "miscounted"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,4 +10,9 @@
 // Who picks an address is not decided here but by the subnet's holder (Picker).
 // The state checks that the sender holds the subnet at this epoch and that nobody
 // else holds the address.
+//
+// What was committed can be lost: to the restore of a backup (ForRestore) or to the
+// recovery of a cluster without its majority (RaiseGeneration). Both start a new
+// generation, in which no subnet is handed out before the nodes have claimed what
+// they hold (ClaimHeld) and the operator has ended the re-claim (EndReclaim).
 package ipam

@@ -3,6 +3,7 @@ package ipam
 import (
 	"bytes"
 	"errors"
+	"os"
 	"testing"
 )
 
@@ -57,6 +58,11 @@ func FuzzRestore(f *testing.F) {
 	}
 	f.Add(written(f, full), false)
 	f.Add(written(f, New()), false)
+	if first, err := os.ReadFile("testdata/snapshot-v1.bin"); err != nil {
+		f.Fatal(err)
+	} else {
+		f.Add(first, false)
+	}
 	f.Add(records, true)
 	f.Fuzz(func(t *testing.T, data []byte, sealed bool) {
 		if sealed && len(data) > 0 && len(data) <= maxFrame {
