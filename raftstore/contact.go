@@ -12,7 +12,8 @@ import (
 
 // contacts is what this node, while it leads, has heard from each peer.
 type contacts struct {
-	log *slog.Logger
+	self raft.ServerID
+	log  *slog.Logger
 
 	mu    sync.Mutex // guards peers
 	peers map[raft.ServerID]*contact
@@ -27,7 +28,6 @@ type contact struct {
 	peerTerm  uint64 // the peer's own
 	match     uint64 // its log equals ours up to here
 	lastLog   uint64 // its last entry, by its last answer
-	ourLast   uint64 // our last entry at that moment
 	regressed bool   // it has lost entries that it had acknowledged
 
 	hint hint
@@ -38,13 +38,12 @@ type answer struct {
 	term     uint64 // of our leadership
 	peerTerm uint64
 	lastLog  uint64
-	ourLast  uint64
 	match    uint64 // 0: the answer does not tell
 	acked    uint64 // what it had acknowledged when it was asked; 0: not known
 }
 
-func newContacts(log *slog.Logger) *contacts {
-	return &contacts{log: log, peers: make(map[raft.ServerID]*contact)}
+func newContacts(self raft.ServerID, log *slog.Logger) *contacts {
+	return &contacts{self: self, log: log, peers: make(map[raft.ServerID]*contact)}
 }
 
 // of returns the contact as of the given leadership. The caller holds mu.
@@ -70,7 +69,7 @@ func (c *contacts) failed(id raft.ServerID, err error) {
 	}
 	c.mu.Unlock()
 	if first {
-		c.log.Debug("raft peer does not answer", "peer", nodeID(id).Short(), "error", err)
+		c.log.Warn("raft peer does not answer", "peer", nodeID(id).Short(), "error", err)
 	}
 }
 
@@ -82,6 +81,7 @@ func (c *contacts) answered(id raft.ServerID, a answer) bool {
 	if p.silent != nil {
 		close(p.silent)
 		p.silent = nil
+		c.log.Info("raft peer answers again", "peer", nodeID(id).Short())
 	}
 	if a.term < p.term {
 		c.mu.Unlock()
@@ -89,7 +89,7 @@ func (c *contacts) answered(id raft.ServerID, a answer) bool {
 	}
 	p.match = max(p.match, a.match)
 	if a.lastLog > 0 {
-		p.lastLog, p.ourLast, p.peerTerm = a.lastLog, a.ourLast, a.peerTerm
+		p.lastLog, p.peerTerm = a.lastLog, a.peerTerm
 	}
 	lost := a.acked > 0 && a.lastLog > 0 && a.lastLog < a.acked && !p.regressed
 	p.regressed = p.regressed || lost

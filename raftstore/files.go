@@ -61,15 +61,13 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 	case err != nil:
 		return f, err
 	}
-	if !create {
-		if err := verifyLog(f.bolt); err != nil {
-			return f, errors.Join(err, f.bolt.Close())
-		}
-	}
 	f.log = &timedLog{LogStore: f.bolt}
 	f.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, snapshots, newHCLog(cfg.Logger))
 	if err == nil {
 		err = os.Chmod(filepath.Join(dir, snapshotDir), 0o700)
+	}
+	if err == nil && !create {
+		err = verifyFiles(f, dir)
 	}
 	if err != nil {
 		return f, errors.Join(err, f.bolt.Close())
@@ -77,9 +75,27 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 	return f, nil
 }
 
+// verifyFiles checks that the log is whole. It may be empty where a snapshot, or
+// the leader of a node that joins, has the rest.
+func verifyFiles(f files, dir string) error {
+	list, err := f.snapshots.List()
+	if err != nil {
+		return err
+	}
+	if len(list) > 0 {
+		return verifyLog(f.bolt, list[0].Index, true)
+	}
+	id, err := readIdentity(dir)
+	if err != nil {
+		return err
+	}
+	return verifyLog(f.bolt, 0, id.Joined)
+}
+
 // verifyLog reads every entry, so that damage shows before Raft runs on it, where
-// it would be a panic. The log is short (Config.TrailingLogs).
-func verifyLog(b *raftboltdb.BoltStore) error {
+// it would be a panic. The log is short (Config.TrailingLogs). Up to the snapshot
+// entries may be missing: a restored snapshot leaves a hole before it.
+func verifyLog(b *raftboltdb.BoltStore, snapshot uint64, mayBeEmpty bool) error {
 	first, err := b.FirstIndex()
 	if err != nil {
 		return err
@@ -89,12 +105,20 @@ func verifyLog(b *raftboltdb.BoltStore) error {
 		return err
 	}
 	if first == 0 || last < first {
+		if mayBeEmpty {
+			return nil
+		}
 		return fmt.Errorf("%w: empty log", ErrCorrupt)
 	}
 	term := uint64(1)
 	for i := first; i <= last; i++ {
 		var l raft.Log
-		if err := b.GetLog(i, &l); err != nil {
+		err := b.GetLog(i, &l)
+		if errors.Is(err, raft.ErrLogNotFound) && i <= snapshot {
+			i = snapshot
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("%w: entry %d: %w", ErrCorrupt, i, err)
 		}
 		if l.Index != i || l.Term < term {

@@ -14,33 +14,58 @@ import (
 )
 
 // Every entry carries the CRC-32C of its data beside it (raft.Log.Extensions):
-// neither the library nor bbolt would notice a bit that flipped on the disk.
+// neither the library nor bbolt would notice a bit that flipped on the disk. A
+// forwarded one also carries its proposal's tag, by which the node that waits for it
+// knows it again; the CRC covers both.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func newEntry(data []byte) raft.Log {
+// tag names a forwarded proposal: random for each open store, then counted.
+type tag [16]byte
+
+func newEntry(data []byte) raft.Log { return taggedEntry(data, nil) }
+
+func taggedEntry(data, tag []byte) raft.Log {
 	return raft.Log{
 		Type: raft.LogCommand, Data: data,
-		Extensions: binary.BigEndian.AppendUint32(nil, crc32.Checksum(data, castagnoli)),
+		Extensions: append(binary.BigEndian.AppendUint32(nil, entrySum(data, tag)), tag...),
 	}
+}
+
+func entrySum(data, tag []byte) uint32 {
+	return crc32.Update(crc32.Checksum(data, castagnoli), castagnoli, tag)
 }
 
 // checkEntry returns ErrCorrupt when the data is not what was proposed.
 func checkEntry(l *raft.Log) error {
-	if len(l.Extensions) != 4 || binary.BigEndian.Uint32(l.Extensions) != crc32.Checksum(l.Data, castagnoli) {
+	e := l.Extensions
+	if n := len(e); n != 4 && n != 4+len(tag{}) || binary.BigEndian.Uint32(e) != entrySum(l.Data, e[4:]) {
 		return fmt.Errorf("%w: checksum of entry %d", ErrCorrupt, l.Index)
 	}
 	return nil
 }
 
-// fsm is the library's view of ipam.State. The library calls Apply, Snapshot and
-// Restore one at a time.
+// entryTag returns the tag of an entry that checkEntry has passed.
+func entryTag(l *raft.Log) (t tag, ok bool) {
+	return t, copy(t[:], l.Extensions[4:]) == len(t)
+}
+
+// fsm is the library's view of ipam.State. The library calls Apply, Snapshot,
+// Restore and StoreConfiguration one at a time.
 type fsm struct {
 	onApply func(uint64, []ipam.Delta)
+	// hint is called after an entry that all nodes should hear of. It must not block.
+	hint func(index, term uint64)
+
+	telling sync.Mutex // serialises onApply; taken before mu
 
 	mu      sync.RWMutex // guards the block
 	state   *ipam.State
-	changed chan struct{} // closed and replaced when the state has changed
+	ahead   *ipam.State   // the leader's, while state is behind it; else nil
+	changed chan struct{} // closed and replaced when what view shows has changed
 	failed  error         // why nothing is applied any more
+	config  uint64        // index of the last configuration entry seen
+	waiters []waiter
+	pending map[tag]chan<- applied // forwarded proposals of this node
 
 	stopped chan struct{} // closed when failed is set
 }
@@ -55,13 +80,14 @@ func newFSM(onApply func(uint64, []ipam.Delta)) *fsm {
 		onApply = func(uint64, []ipam.Delta) {}
 	}
 	return &fsm{
-		onApply: onApply, state: ipam.New(),
-		changed: make(chan struct{}), stopped: make(chan struct{}),
+		onApply: onApply, hint: func(uint64, uint64) {}, state: ipam.New(),
+		changed: make(chan struct{}), pending: make(map[tag]chan<- applied), stopped: make(chan struct{}),
 	}
 }
 
 // applied is what Apply answers to the proposer.
 type applied struct {
+	index   uint64
 	results []ipam.Result
 	err     error // ErrStopped: the entry was not applied
 }
@@ -69,27 +95,40 @@ type applied struct {
 // Apply applies a committed entry. The first that cannot be applied stops the
 // state for good: no later entry is applied either.
 func (f *fsm) Apply(l *raft.Log) any {
+	f.telling.Lock()
+	defer f.telling.Unlock()
 	f.mu.Lock()
 	if f.failed != nil {
 		defer f.mu.Unlock()
 		return applied{err: f.failed}
 	}
+	f.passing(l.Index)
 	out, err := apply(f.state, l)
 	if err != nil {
 		defer f.mu.Unlock()
 		f.failed = fmt.Errorf("%w: %w", ErrStopped, err)
 		close(f.stopped)
+		f.release()
 		f.wake()
 		return applied{err: f.failed}
 	}
-	if len(out.Deltas) > 0 {
+	a := applied{index: l.Index, results: out.Results}
+	if t, ok := entryTag(l); ok {
+		f.answer(t, a)
+	}
+	f.release()
+	shown := f.overtake() && len(out.Deltas) > 0
+	if shown {
 		f.wake()
 	}
 	f.mu.Unlock()
-	if len(out.Deltas) > 0 {
+	if wide(out.Deltas) {
+		f.hint(l.Index, l.Term)
+	}
+	if shown {
 		f.onApply(l.Index, out.Deltas)
 	}
-	return applied{results: out.Results}
+	return a
 }
 
 // apply turns a panic into an error: it would come again with every start.
@@ -113,7 +152,18 @@ func (f *fsm) wake() {
 
 // StoreConfiguration lets the library count configuration entries as applied;
 // without it a membership change blocks snapshots until the next command.
-func (f *fsm) StoreConfiguration(uint64, raft.Configuration) {}
+func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.config = max(f.config, index)
+}
+
+// configAt returns the index of the last configuration entry seen since the start.
+func (f *fsm) configAt() uint64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.config
+}
 
 // Snapshot takes O(1). It fails once the state has stopped: the snapshot would
 // claim entries that were not applied.
@@ -132,11 +182,20 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err = errors.Join(err, r.Close()); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
+	f.telling.Lock()
+	defer f.telling.Unlock()
 	f.mu.Lock()
+	f.skipping(state.Index())
 	f.state = state
-	f.wake()
+	f.release()
+	shown := f.overtake()
+	if shown {
+		f.wake()
+	}
 	f.mu.Unlock()
-	f.onApply(state.Index(), nil)
+	if shown {
+		f.onApply(state.Index(), nil)
+	}
 	return nil
 }
 
@@ -144,8 +203,19 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 func (f *fsm) view(fn func(*ipam.State)) <-chan struct{} {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	fn(f.state)
+	if f.ahead != nil {
+		fn(f.ahead)
+	} else {
+		fn(f.state)
+	}
 	return f.changed
+}
+
+// index returns the index of the last command that was applied.
+func (f *fsm) index() uint64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.state.Index()
 }
 
 func (f *fsm) err() error {

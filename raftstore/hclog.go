@@ -22,19 +22,44 @@ type hcLogger struct {
 
 func newHCLog(l *slog.Logger) hclog.Logger { return &hcLogger{log: l.With("component", "raft")} }
 
-// routine are warnings of every healthy start.
-var routine = [...]string{
-	"heartbeat timeout reached, starting election",
+// routine are messages of every healthy start, and those that come again and again
+// while a peer is away: what an operator should hear of that, the store says once.
+var routine = map[string]bool{
+	"heartbeat timeout reached, starting election":                                                                   true,
+	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": true,
+	"no known peers, aborting election":                                                                              true,
+	"not part of stable configuration, aborting election":                                                            true,
+	"Election timeout reached, restarting election":                                                                  true,
+	"failed to heartbeat to":                                                                                         true,
+	"failed to appendEntries to":                                                                                     true,
+	"failed to pipeline appendEntries":                                                                               true,
+	"failed to start pipeline replication to":                                                                        true,
+	"failed to contact":                                                                                              true,
+	"failed to make requestVote RPC":                                                                                 true,
+	"failed to make preVote RPC":                                                                                     true,
+	"failed to make requestPreVote RPC":                                                                              true,
+	"failed to decode incoming command":                                                                              true,
+	"failed to flush response":                                                                                       true,
+	"failed to get previous log":                                                                                     true,
+	"previous log term mis-match":                                                                                    true,
+	"appendEntries rejected, sending older logs":                                                                     true,
+	"rejecting vote request since we have a leader":                                                                  true,
+	"rejecting pre-vote request since we have a leader":                                                              true,
+	"rejecting vote request since our last index is greater":                                                         true,
+	"rejecting pre-vote request since our last index is greater":                                                     true,
+	"skipping application of old log":                                                                                true,
+	"unable to get address for server, using fallback address":                                                       true,
+	"failed to accept connection":                                                                                    true,
+	"peer has newer term, stopping replication":                                                                      true,
+	"clearing log suffix":                                                                                            true,
 }
 
 func (h *hcLogger) level(level hclog.Level, msg string) slog.Level {
+	if routine[msg] {
+		return slog.LevelDebug
+	}
 	switch level {
 	case hclog.Warn:
-		for _, m := range routine {
-			if msg == m {
-				return slog.LevelDebug
-			}
-		}
 		return slog.LevelWarn
 	case hclog.Error:
 		return slog.LevelError

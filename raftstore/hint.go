@@ -81,12 +81,7 @@ func (t *transport) hint(id raft.ServerID, now, index, term uint64) {
 
 // sendHint sends the peer's hint in the background. The caller has taken it.
 func (t *transport) sendHint(id raft.ServerID) {
-	select {
-	case <-t.ended:
-		return
-	default:
-	}
-	t.tasks.Go(func() {
+	t.start(func() {
 		for {
 			t.contacts.mu.Lock()
 			h := t.contacts.peers[id].hint

@@ -28,7 +28,20 @@ func Init(ctx context.Context, cfg Config, env ipam.Envelope) error {
 	if err != nil {
 		return fmt.Errorf("init store: %w", err)
 	}
-	if err := initAt(ctx, cfg, data); err != nil {
+	if err := initAt(ctx, cfg, func(dir string) error { return makeStore(cfg, dir, data) }); err != nil {
+		return fmt.Errorf("init store %s: %w", cfg.Dir, err)
+	}
+	return nil
+}
+
+// InitJoin makes the store of a node that joins a cluster: empty, it waits for the
+// leader, which has to add the node (AddServer). It is as safe as Init.
+func InitJoin(ctx context.Context, cfg Config) error {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("init store: %w", err)
+	}
+	if err := initAt(ctx, cfg, func(dir string) error { return makeEmpty(cfg, dir) }); err != nil {
 		return fmt.Errorf("init store %s: %w", cfg.Dir, err)
 	}
 	return nil
@@ -59,7 +72,8 @@ const (
 	firstIndex = 2 // after the configuration, which the library puts at 1
 )
 
-func initAt(ctx context.Context, cfg Config, data []byte) error {
+// initAt lets fill make a store and moves it to its place.
+func initAt(ctx context.Context, cfg Config, fill func(dir string) error) error {
 	parent := filepath.Dir(cfg.Dir)
 	unlock, err := lockDir(parent)
 	if err != nil {
@@ -80,7 +94,7 @@ func initAt(ctx context.Context, cfg Config, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := makeStore(cfg, tmp, data); err != nil {
+	if err := fill(tmp); err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
 	}
 	if err := ctx.Err(); err != nil {
@@ -127,7 +141,7 @@ func removeLeftovers(dir, prefix string) error {
 // goes into the log as the leader of term 1 would have put it there and died before
 // it was committed: the node commits it when it is elected at its first start.
 func makeStore(cfg Config, dir string, data []byte) error {
-	if err := writeIdentity(dir, cfg.NodeID); err != nil {
+	if err := writeIdentity(dir, identity{Format: format, Node: cfg.NodeID}); err != nil {
 		return err
 	}
 	f, err := openFiles(cfg, dir, true)
@@ -147,4 +161,16 @@ func makeStore(cfg Config, dir string, data []byte) error {
 		err = f.bolt.StoreLog(&e)
 	}
 	return errors.Join(err, f.bolt.Close(), syncDir(filepath.Join(dir, snapshotDir)), syncDir(dir))
+}
+
+// makeEmpty writes a store without a single entry into the empty directory dir.
+func makeEmpty(cfg Config, dir string) error {
+	if err := writeIdentity(dir, identity{Format: format, Node: cfg.NodeID, Joined: true}); err != nil {
+		return err
+	}
+	f, err := openFiles(cfg, dir, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.bolt.Close(), syncDir(filepath.Join(dir, snapshotDir)), syncDir(dir))
 }

@@ -16,6 +16,7 @@ const (
 	identityFile = "store.json"
 	logFile      = "raft.db"
 	snapshotDir  = "snapshots" // the library's name
+	backupDir    = "backups"   // what SnapshotRestore saves
 	format       = 1
 	snapshots    = 2 // how many are kept
 )
@@ -24,6 +25,7 @@ const (
 type identity struct {
 	Format int         `json:"format"`
 	Node   ipam.NodeID `json:"node"`
+	Joined bool        `json:"joined,omitempty"` // made by InitJoin: its log may be empty
 }
 
 // Initialized reports whether dir holds a store. A directory that is missing or
@@ -63,18 +65,39 @@ func readIdentity(dir string) (identity, error) {
 	return id, nil
 }
 
-// writeIdentity writes store.json durably.
-func writeIdentity(dir string, node ipam.NodeID) error {
-	b, err := json.Marshal(identity{Format: format, Node: node})
+// writeIdentity writes store.json durably, over an older one if there is one.
+func writeIdentity(dir string, id identity) error {
+	b, err := json.Marshal(id)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, identityFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	path := filepath.Join(dir, identityFile)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(append(b, '\n'))
-	return errors.Join(err, f.Sync(), f.Close())
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// settle records that a joined node's log is not empty any more: from then on an
+// empty one is damage.
+func settle(f files, dir string, id identity) error {
+	if !id.Joined {
+		return nil
+	}
+	last, err := f.bolt.LastIndex()
+	if err != nil || last == 0 {
+		return err
+	}
+	id.Joined = false
+	return writeIdentity(dir, id)
 }
 
 // syncDir makes the names in a directory durable.

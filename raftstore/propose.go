@@ -17,6 +17,8 @@ import (
 // first) means that the envelope may have been committed or may yet be; any other
 // error means that it was not and never will be: ErrNoLeader, ErrBusy,
 // ErrNotStarted, ErrShutdown, ErrStopped, ipam.ErrInvalid, or ctx's error.
+//
+// A node that does not lead sends it to the leader, once (Config.Forward).
 func (s *Store) Propose(ctx context.Context, env ipam.Envelope) ([]ipam.Result, error) {
 	begin := time.Now()
 	results, err := s.propose(ctx, env)
@@ -41,10 +43,20 @@ func (s *Store) propose(ctx context.Context, env ipam.Envelope) ([]ipam.Result, 
 	if err != nil {
 		return nil, err
 	}
+	if s.cfg.Forward != nil && r.State() != raft.Leader {
+		defer s.proposals.Done()
+		return s.forwardProposal(ctx, r, data)
+	}
+	a := s.apply(ctx, r, newEntry(data))
+	return a.results, a.err
+}
+
+// apply replicates an entry from this node, which leads. The caller has called begin.
+func (s *Store) apply(ctx context.Context, r *raft.Raft, entry raft.Log) applied {
 	answer := make(chan applied, 1)
 	go func() {
 		defer s.proposals.Done()
-		f := r.ApplyLog(newEntry(data), s.cfg.EnqueueTimeout)
+		f := r.ApplyLog(entry, s.cfg.EnqueueTimeout)
 		if err := f.Error(); err != nil {
 			answer <- applied{err: classify(err)}
 			return
@@ -57,9 +69,9 @@ func (s *Store) propose(ctx context.Context, env ipam.Envelope) ([]ipam.Result, 
 	}()
 	select {
 	case a := <-answer:
-		return a.results, a.err
+		return a
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, context.Cause(ctx))
+		return applied{err: fmt.Errorf("%w: %w", ErrUnknownOutcome, context.Cause(ctx))}
 	}
 }
 
@@ -75,6 +87,8 @@ func (s *Store) begin() (*raft.Raft, error) {
 		return nil, ErrShutdown
 	case s.raft == nil:
 		return nil, ErrNotStarted
+	case s.restoring:
+		return nil, fmt.Errorf("%w: a snapshot is being restored", ErrBusy)
 	}
 	s.proposals.Add(1)
 	return s.raft, nil
@@ -135,12 +149,18 @@ func (s *Store) caughtUp(ctx context.Context) (bool, error) {
 		}()
 		select {
 		case err := <-done:
-			return err == nil, nil
+			return err == nil, s.fsm.err() // a barrier also passes a state that has stopped
 		case <-ctx.Done():
 			return false, fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
 		}
 	}
 	defer s.proposals.Done()
 	leader, _ := r.LeaderWithID()
+	if s.cfg.Forward != nil {
+		// A read of old data for a moment only: the leader is asked again.
+		rctx, cancel := context.WithTimeout(ctx, s.cfg.HeartbeatTimeout)
+		defer cancel()
+		return leader != "" && s.followRead(rctx, r) == nil, nil
+	}
 	return leader != "" && r.CommitIndex() > 0 && r.AppliedIndex() >= r.CommitIndex(), nil
 }

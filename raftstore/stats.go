@@ -11,7 +11,10 @@ import (
 
 // Stats is the condition of a store at one moment.
 type Stats struct {
-	State         string // leader, follower, candidate, shutdown; "stopped" after FSMError, "starting" before Run
+	// State is leader, follower, candidate or shutdown; "stopped" after FSMError,
+	// "starting" before Run, "joining" before the leader has added this node, "removed"
+	// after it was taken out of the configuration: View goes on showing what it had.
+	State         string
 	Term          uint64
 	LastIndex     uint64 // of the log
 	CommitIndex   uint64
@@ -22,6 +25,7 @@ type Stats struct {
 	Voters        int
 	Servers       int // voters and others
 	SnapshotIndex uint64
+	Ahead         uint64        // index of the leader's state that View shows while this node is behind; 0: it is not
 	LogBytes      int64         // size of the log's file
 	DiskBusy      time.Duration // for how long the present write to the log has taken; 0: none
 	FSMError      error         // why Raft was stopped on this node; nil: it was not
@@ -52,10 +56,13 @@ func (s *Store) Stats() Stats {
 	addr, id := r.LeaderWithID()
 	st.Leader, st.LeaderAddress = ipam.NodeID(id), string(addr)
 	st.LastContact = lastContact(r, now)
-	for _, srv := range r.GetConfiguration().Configuration().Servers {
-		st.Servers++
-		if srv.Suffrage == raft.Voter {
-			st.Voters++
+	list := servers(r)
+	st.Servers, st.Voters = len(list), len(voters(list))
+	st.Ahead = s.fsm.aheadAt()
+	if _, found := findServer(list, raft.ServerID(s.cfg.NodeID)); !found && st.State == "follower" {
+		st.State = "removed"
+		if len(list) == 0 {
+			st.State = "joining"
 		}
 	}
 	st.SnapshotIndex, _ = strconv.ParseUint(r.Stats()["last_snapshot_index"], 10, 64)

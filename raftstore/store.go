@@ -2,9 +2,11 @@ package raftstore
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,13 +21,22 @@ type Store struct {
 	fsm   *fsm
 	files files
 
+	log   *raft.LogCache // what files.log holds; nil before Run
+	trans *transport     // nil when there are no peers; set by Run
+
+	tagBase  [8]byte // of this process's tags
+	tagCount atomic.Uint64
+
 	mu        sync.Mutex // guards the block
 	raft      *raft.Raft // nil before Run has started it
 	stopping  bool       // no proposal may begin
+	restoring bool       // no proposal may begin for now
 	ran       bool
 	proposals sync.WaitGroup // proposals that have begun; Add only under mu
 
 	started chan struct{} // closed when raft is set or never will be
+	ended   chan struct{} // closed when Raft has been told to end
+	endOnce sync.Once
 }
 
 // Open opens the store in cfg.Dir. It returns ErrNotFound, ErrForeign, ErrVersion,
@@ -55,7 +66,17 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	return &Store{cfg: cfg, fsm: newFSM(cfg.OnApply), files: f, started: make(chan struct{})}, nil
+	if err := settle(f, cfg.Dir, id); err != nil {
+		return nil, fmt.Errorf("open store: %w", errors.Join(err, f.bolt.Close()))
+	}
+	s := &Store{
+		cfg: cfg, fsm: newFSM(cfg.OnApply), files: f,
+		started: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if _, err := rand.Read(s.tagBase[:]); err != nil {
+		return nil, fmt.Errorf("open store: %w", errors.Join(err, f.bolt.Close()))
+	}
+	return s, nil
 }
 
 // Close closes a store that was never run. After Run it does nothing.
@@ -107,6 +128,8 @@ func (s *Store) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	tctx, cancel := context.WithCancel(ctx)
 	tasks.Go(func() { s.tick(tctx, r) })
+	tasks.Go(func() { s.lead(tctx, r) })
+	tasks.Go(func() { s.follow(tctx, r) })
 	defer cancel()
 	select {
 	case <-ctx.Done():
@@ -144,15 +167,24 @@ func (s *Store) start() (*raft.Raft, error) {
 	if s.cfg.Streams == nil {
 		_, trans = raft.NewInmemTransport(raft.ServerAddress(s.cfg.Address))
 	} else {
-		trans = newNetworkTransport(s.cfg)
+		s.trans = newTransport(s.cfg)
+		s.fsm.hint = s.trans.hintAll
+		trans = s.trans
 	}
 	cache, err := raft.NewLogCache(512, s.files.log)
 	if err != nil {
 		return nil, err
 	}
+	s.log = cache
 	r, err := raft.NewRaft(s.cfg.raft(), s.fsm, cache, s.files.bolt, s.files.snapshots, trans)
 	if err != nil {
+		if s.trans != nil {
+			err = errors.Join(err, s.trans.Close())
+		}
 		return nil, err
+	}
+	if s.trans != nil {
+		s.trans.raft.Store(r)
 	}
 	s.hasten(r)
 	s.mu.Lock()
@@ -184,22 +216,6 @@ func (s *Store) hasten(r *raft.Raft) {
 	}
 }
 
-// handOver gives leadership away before a leader with peers goes.
-func (s *Store) handOver(r *raft.Raft) {
-	if r.State() != raft.Leader || len(r.GetConfiguration().Configuration().Servers) < 2 {
-		return
-	}
-	done := make(chan error, 1)
-	go func() { done <- r.LeadershipTransfer().Error() }() // ends with Raft at the latest
-	select {
-	case err := <-done:
-		if err != nil {
-			s.cfg.Logger.Debug("leadership was not handed over", "error", err)
-		}
-	case <-time.After(s.cfg.ElectionTimeout):
-	}
-}
-
 // drainTimeout bounds how long proposals without a quorum hold up the end.
 const drainTimeout = 500 * time.Millisecond
 
@@ -218,8 +234,13 @@ func (s *Store) drain() {
 
 // shutdown stops the library and its transport. It may be called twice.
 func (s *Store) shutdown(r *raft.Raft) error {
+	s.endOnce.Do(func() { close(s.ended) })
+	f := r.Shutdown()
+	if s.trans != nil {
+		s.trans.abort() // the library waits for answers that it has asked for
+	}
 	done := make(chan error, 1)
-	go func() { done <- r.Shutdown().Error() }()
+	go func() { done <- f.Error() }()
 	t := time.NewTimer(s.cfg.ShutdownTimeout)
 	defer t.Stop()
 	select {

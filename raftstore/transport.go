@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,16 +29,17 @@ type transport struct {
 	streams  *streams
 	contacts *contacts
 	raft     atomic.Pointer[raft.Raft] // nil until the library has been started
-	tasks    sync.WaitGroup
-	ended    chan struct{} // closed by abort
-	once     sync.Once
+
+	mu    sync.Mutex    // guards the closing of ended and the growth of tasks
+	ended chan struct{} // closed by abort
+	tasks sync.WaitGroup
 }
 
 func newTransport(cfg Config) *transport {
 	t := &transport{
 		local: raft.ServerAddress(cfg.Address), streams: newStreams(cfg.Streams), ended: make(chan struct{}),
 	}
-	t.contacts = newContacts(cfg.Logger)
+	t.contacts = newContacts(raft.ServerID(cfg.NodeID), cfg.Logger)
 	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: t.streams, Logger: newHCLog(cfg.Logger), ServerAddressProvider: addresses{cfg, t},
 		MaxPool: 3, Timeout: rpcTimeout, MsgpackUseNewTimeFormat: true,
@@ -47,8 +49,30 @@ func newTransport(cfg Config) *transport {
 
 // abort ends all that waits for an answer of a peer. The library's Close follows.
 func (t *transport) abort() {
-	t.once.Do(func() { close(t.ended) })
+	t.mu.Lock()
+	if !t.over() {
+		close(t.ended)
+	}
+	t.mu.Unlock()
 	t.streams.abort()
+}
+
+func (t *transport) over() bool {
+	select {
+	case <-t.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// start runs fn in the background; Close waits for it.
+func (t *transport) start(fn func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over() {
+		t.tasks.Go(fn)
+	}
 }
 
 // Close implements raft.WithClose.
@@ -85,7 +109,7 @@ func isHeartbeat(req *raft.AppendEntriesRequest) bool {
 }
 
 // InstallSnapshot implements raft.Transport.
-func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data ioReader) error {
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	if err := t.waitAnswering(id, req.Term); err != nil {
 		return err
 	}
@@ -112,9 +136,6 @@ func (t *transport) record(id raft.ServerID, req *raft.AppendEntriesRequest, res
 		return
 	}
 	a := answer{term: req.Term, peerTerm: resp.Term, lastLog: resp.LastLog, acked: acked}
-	if r := t.raft.Load(); r != nil {
-		a.ourLast = r.LastIndex()
-	}
 	if resp.Success && !isHeartbeat(req) {
 		a.match = req.PrevLogEntry
 		if n := len(req.Entries); n > 0 {
@@ -178,7 +199,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 		return nil, err
 	}
 	p := &pipeline{AppendPipeline: inner, t: t, id: id, out: make(chan raft.AppendFuture), stop: make(chan struct{})}
-	t.tasks.Go(p.relay)
+	t.start(p.relay)
 	return p, nil
 }
 

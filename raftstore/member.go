@@ -1,0 +1,290 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"stellar.io/stellar/ipam"
+)
+
+// ChangeOp is what a membership change does.
+type ChangeOp string
+
+// The membership changes.
+const (
+	ChangeAdd      ChangeOp = "add"
+	ChangePromote  ChangeOp = "promote"
+	ChangeDemote   ChangeOp = "demote"
+	ChangeRemove   ChangeOp = "remove"
+	ChangeTransfer ChangeOp = "transfer-leader"
+)
+
+// Change is one membership change, as it travels to the leader.
+type Change struct {
+	Op      ChangeOp
+	Node    ipam.NodeID // for ChangeTransfer "" means any
+	Address string      // for ChangeAdd
+	Force   bool        // although a quorum would be lost, or just be met
+}
+
+// All membership calls work on any node: one that does not lead forwards them once
+// (Config.Forward). They are idempotent and may be tried again. They return
+// ErrNoLeader or ErrBusy when nothing was changed and the call may be tried again,
+// ErrUnknownOutcome when it may have been changed, ErrQuorum, ErrNotMember and
+// ErrNotReady when it was refused. They block until the change is committed.
+
+// AddServer makes a node a member that does not vote, reached at address. For a node
+// that is one already it only changes the address; its vote stays.
+func (s *Store) AddServer(ctx context.Context, id ipam.NodeID, address string) error {
+	return s.Change(ctx, Change{Op: ChangeAdd, Node: id, Address: address})
+}
+
+// Promote lets a member vote. It must answer and have caught up (ErrNotReady), and
+// is refused when the voters that answer would be no quorum, or when it would be the
+// second voter (both would be needed), unless forced.
+func (s *Store) Promote(ctx context.Context, id ipam.NodeID, force bool) error {
+	return s.Change(ctx, Change{Op: ChangePromote, Node: id, Force: force})
+}
+
+// Demote takes the vote from a member. A leader hands over first. The leader may
+// promote the node again while it is eligible and voters are missing.
+func (s *Store) Demote(ctx context.Context, id ipam.NodeID, force bool) error {
+	return s.Change(ctx, Change{Op: ChangeDemote, Node: id, Force: force})
+}
+
+// Remove ends a membership. A leader hands over first. The node's state stays as it
+// is; its Stats say "removed" once it has heard of it.
+func (s *Store) Remove(ctx context.Context, id ipam.NodeID, force bool) error {
+	return s.Change(ctx, Change{Op: ChangeRemove, Node: id, Force: force})
+}
+
+// TransferLeader makes another voter the leader: to, or the one that is most up to
+// date when to is "". It returns when the new leader is known.
+func (s *Store) TransferLeader(ctx context.Context, to ipam.NodeID) error {
+	return s.Change(ctx, Change{Op: ChangeTransfer, Node: to})
+}
+
+// Change makes a membership change.
+func (s *Store) Change(ctx context.Context, c Change) error {
+	if err := s.change(ctx, c, true); err != nil {
+		return fmt.Errorf("%s %s: %w", c.Op, c.Node.Short(), err)
+	}
+	return nil
+}
+
+func (s *Store) change(ctx context.Context, c Change, forward bool) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	r, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer s.proposals.Done()
+	if leadTerm(r) == 0 {
+		if !forward || s.cfg.Forward == nil {
+			return s.notLeader(r)
+		}
+		return s.forwardChange(ctx, r, c)
+	}
+	if c.Op == ChangeTransfer {
+		return s.transfer(ctx, r, raft.ServerID(c.Node))
+	}
+	own := c.Node == s.cfg.NodeID && (c.Op == ChangeDemote || c.Op == ChangeRemove)
+	if own && len(voters(servers(r))) > 1 {
+		if err := s.transfer(ctx, r, ""); err != nil && !c.Force {
+			return fmt.Errorf("hand over: %w", err)
+		}
+		if leadTerm(r) == 0 {
+			return s.forwardChange(ctx, r, c)
+		}
+	}
+	return s.reconfigure(ctx, r, c, false)
+}
+
+// notLeader is the error of what only a leader can do.
+func (s *Store) notLeader(r *raft.Raft) error {
+	if list := servers(r); len(list) > 0 {
+		if _, ok := findServer(list, raft.ServerID(s.cfg.NodeID)); !ok {
+			return fmt.Errorf("%w: %w", ErrNoLeader, ErrRemoved)
+		}
+	}
+	return ErrNoLeader
+}
+
+const (
+	changeRetry = 10 * time.Millisecond // between two looks at the configuration
+	changeTries = 20                    // refusals of one and the same configuration
+)
+
+// reconfigure changes the configuration that it has looked at, and looks again when
+// another change came first. This node leads. pair: another voter follows at once.
+func (s *Store) reconfigure(ctx context.Context, r *raft.Raft, c Change, pair bool) error {
+	var last uint64
+	for tries := 0; ; tries++ {
+		index, err := s.configIndex()
+		if err != nil {
+			return err
+		}
+		if index != last {
+			last, tries = index, 0
+		}
+		now := servers(r)
+		next, err := nextServers(now, c)
+		if err != nil || next == nil {
+			return err
+		}
+		if err := s.permitted(r, next, c, pair); err != nil {
+			return err
+		}
+		// With index the library refuses when it has another configuration: now may be
+		// of a change that is under way, or index behind what is committed.
+		err = s.await(ctx, submit(r, now, c, index, s.cfg.EnqueueTimeout))
+		if err == nil || !errors.Is(err, errOther) || tries == changeTries {
+			return err
+		}
+		select {
+		case <-time.After(changeRetry):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// submit hands the change to the library.
+func submit(r *raft.Raft, now []raft.Server, c Change, index uint64, timeout time.Duration) raft.Future {
+	id, addr := raft.ServerID(c.Node), raft.ServerAddress(c.Address)
+	old, found := findServer(now, id)
+	switch c.Op {
+	case ChangeAdd:
+		if found && old.Suffrage == raft.Voter {
+			return r.AddVoter(id, addr, index, timeout)
+		}
+		return r.AddNonvoter(id, addr, index, timeout)
+	case ChangePromote:
+		return r.AddVoter(id, old.Address, index, timeout)
+	case ChangeDemote:
+		return r.DemoteVoter(id, index, timeout)
+	}
+	return r.RemoveServer(id, index, timeout)
+}
+
+// errOther marks an error of the library that is not one of those known.
+var errOther = errors.New("raft refused the change")
+
+// await waits for a change. An error that wraps errOther means that the library
+// refused it.
+func (s *Store) await(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }() // ends with Raft at the latest
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, context.Cause(ctx))
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return fmt.Errorf("%w: %w", ErrNoLeader, err)
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	return fmt.Errorf("%w: %w", errOther, err)
+}
+
+// configIndex returns the index of the latest committed configuration: from the log,
+// or from the snapshot that stands for it.
+func (s *Store) configIndex() (uint64, error) {
+	index := s.fsm.configAt()
+	list, err := s.files.snapshots.List()
+	if err != nil {
+		return 0, fmt.Errorf("list snapshots: %w", err)
+	}
+	if len(list) > 0 {
+		index = max(index, list[0].ConfigurationIndex)
+	}
+	return index, nil
+}
+
+// nextServers returns what the configuration would become; nil when it is so already.
+func nextServers(now []raft.Server, c Change) ([]raft.Server, error) {
+	id := raft.ServerID(c.Node)
+	if !c.Node.Valid() {
+		return nil, fmt.Errorf("%w: node id %q", ipam.ErrInvalid, c.Node)
+	}
+	old, found := findServer(now, id)
+	next := make([]raft.Server, 0, len(now)+1)
+	for _, s := range now {
+		if s.ID != id {
+			next = append(next, s)
+		}
+	}
+	switch c.Op {
+	case ChangeAdd:
+		if c.Address == "" {
+			return nil, fmt.Errorf("%w: no address", ipam.ErrInvalid)
+		}
+		if found && old.Address == raft.ServerAddress(c.Address) {
+			return nil, nil
+		}
+		for _, s := range next {
+			if s.Address == raft.ServerAddress(c.Address) {
+				return nil, fmt.Errorf("%w: %s is the address of node %s", ipam.ErrInvalid, c.Address, nodeID(s.ID).Short())
+			}
+		}
+		old.ID, old.Address = id, raft.ServerAddress(c.Address)
+		if !found {
+			old.Suffrage = raft.Nonvoter
+		}
+		return append(next, old), nil
+	case ChangeRemove:
+		if !found {
+			return nil, nil
+		}
+		return next, nil
+	case ChangePromote, ChangeDemote:
+		want := raft.Voter
+		if c.Op == ChangeDemote {
+			want = raft.Nonvoter
+		}
+		if !found {
+			return nil, ErrNotMember
+		}
+		if old.Suffrage == want {
+			return nil, nil
+		}
+		old.Suffrage = want
+		return append(next, old), nil
+	}
+	return nil, fmt.Errorf("%w: change %q", ipam.ErrInvalid, c.Op)
+}
+
+// servers returns the latest configuration, committed or not.
+func servers(r *raft.Raft) []raft.Server { return r.GetConfiguration().Configuration().Servers }
+
+func findServer(list []raft.Server, id raft.ServerID) (raft.Server, bool) {
+	for _, s := range list {
+		if s.ID == id {
+			return s, true
+		}
+	}
+	return raft.Server{}, false
+}
+
+func voters(list []raft.Server) []raft.Server {
+	var v []raft.Server
+	for _, s := range list {
+		if s.Suffrage == raft.Voter {
+			v = append(v, s)
+		}
+	}
+	return v
+}

@@ -1,0 +1,152 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"stellar.io/stellar/ipam"
+)
+
+// LinearizableRead returns when View shows everything that was acknowledged to
+// anybody before LinearizableRead was called. It writes nothing, and costs a round
+// of heartbeats. On a node that does not lead it asks the leader (Config.Forward).
+// It returns ErrNoLeader, ErrBusy, ErrStopped or ctx's error; the state is then what
+// it was, and may be old.
+func (s *Store) LinearizableRead(ctx context.Context) error {
+	r, err := s.begin()
+	if err != nil {
+		return fmt.Errorf("linearizable read: %w", err)
+	}
+	defer s.proposals.Done()
+	if leadTerm(r) != 0 {
+		_, err = s.readIndex(ctx, r)
+	} else {
+		err = s.followRead(ctx, r)
+	}
+	if err != nil {
+		return fmt.Errorf("linearizable read: %w", err)
+	}
+	return nil
+}
+
+// followRead reads through the leader.
+func (s *Store) followRead(ctx context.Context, r *raft.Raft) error {
+	addr, leader := r.LeaderWithID()
+	if leader == "" || s.cfg.Forward == nil {
+		return s.notLeader(r)
+	}
+	index, err := s.leaderIndex(ctx, nodeID(leader), string(addr))
+	if err != nil {
+		return err
+	}
+	return s.waitHere(ctx, index)
+}
+
+// leaderIndex asks the leader up to where a linearizable read must see.
+func (s *Store) leaderIndex(ctx context.Context, leader ipam.NodeID, addr string) (uint64, error) {
+	answer, err := s.ask(ctx, leader, addr, request{kind: ForwardRead})
+	if err != nil {
+		// It reads only: that the leader may have seen it changes nothing.
+		if errors.Is(err, ErrUnknownOutcome) {
+			return 0, fmt.Errorf("%w: leader %s did not answer", ErrNoLeader, leader.Short())
+		}
+		return 0, err
+	}
+	return answer.index, nil
+}
+
+// waitHere waits until the commands up to index are applied, or this node's Raft ends.
+func (s *Store) waitHere(ctx context.Context, index uint64) error {
+	ctx, cancel := s.untilEnd(ctx)
+	defer cancel()
+	return s.fsm.wait(ctx, index)
+}
+
+// untilEnd returns a context that also ends with this node's Raft, with ErrShutdown.
+func (s *Store) untilEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-s.ended:
+			cancel(ErrShutdown)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(context.Canceled) }
+}
+
+const readPoll = time.Millisecond
+
+// readIndex is Raft's ReadIndex on the leader: it returns an index such that a state
+// that has reached it holds everything acknowledged before the call, and this node's
+// has. The library has no call for it; each step answers one way to read old data.
+func (s *Store) readIndex(ctx context.Context, r *raft.Raft) (uint64, error) {
+	// A new leader does not know what was committed before it until an entry of its
+	// own term is.
+	term, commit, err := s.committedInTerm(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	// It may have been replaced without knowing: a majority must still follow it.
+	if err := s.verify(ctx, r); err != nil {
+		return 0, err
+	}
+	if leadTerm(r) != term {
+		return 0, ErrNoLeader
+	}
+	return s.applyThrough(ctx, r, commit)
+}
+
+// committedInTerm waits until an entry of the term that this node leads in is
+// committed, and returns the commit index.
+func (s *Store) committedInTerm(ctx context.Context, r *raft.Raft) (term, commit uint64, err error) {
+	for {
+		if term = leadTerm(r); term == 0 {
+			return 0, 0, ErrNoLeader
+		}
+		commit = r.CommitIndex()
+		var l raft.Log
+		if err := s.log.GetLog(commit, &l); err == nil && l.Term == term && leadTerm(r) == term {
+			return term, commit, nil
+		}
+		if !sleep(ctx, readPoll) {
+			return 0, 0, context.Cause(ctx)
+		}
+	}
+}
+
+// verify returns ErrNoLeader unless a majority still follows this node.
+func (s *Store) verify(ctx context.Context, r *raft.Raft) error {
+	done := make(chan error, 1)
+	go func() { done <- r.VerifyLeader().Error() }() // ends with leadership or Raft at the latest
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrNoLeader, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// applyThrough waits until all commands up to commit are applied and returns the
+// index of the last applied one.
+func (s *Store) applyThrough(ctx context.Context, r *raft.Raft, commit uint64) (uint64, error) {
+	// The library counts an entry as applied when it has handed it over, and hands
+	// over commands only: look for the last command.
+	for i := commit; i > s.fsm.index(); i-- {
+		var l raft.Log
+		if err := s.log.GetLog(i, &l); err == nil && l.Type == raft.LogCommand {
+			if err := s.waitHere(ctx, i); err != nil {
+				return 0, err
+			}
+			break
+		}
+	}
+	return s.fsm.index(), nil
+}
