@@ -57,8 +57,15 @@ type Reservation struct {
 	Reason string
 }
 
+// States of a subnet.
+const (
+	SubnetHeld        = "held"
+	SubnetQuarantined = "quarantined" // its holder was removed by force and may still be alive
+	SubnetFree        = "free"        // held once, and to be handed out again
+)
+
 // Release names what is to be let go: a reservation made with exactly Prefix,
-// or the lease of that single address.
+// the lease of that single address, or the quarantine of that subnet.
 type Release struct {
 	Prefix netip.Prefix
 	// Owner guards against a change since the caller looked: when it is set and

@@ -8,5 +8,5 @@ GOFLAGS= GOBIN=$bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.3
 GOFLAGS= GOBIN=$bin go install connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
 export PATH=$bin:$PATH
 protoc --go_out=. --go_opt=module=stellar.io/stellar ipam/ipampb/*.proto
-protoc -I api --go_out=. --go_opt=module=stellar.io/stellar --connect-go_out=. --connect-go_opt=module=stellar.io/stellar,simple api/stellar/v1/*.proto
+protoc -I api --go_out=. --go_opt=module=stellar.io/stellar --connect-go_out=. --connect-go_opt=module=stellar.io/stellar,simple api/stellar/v1/*.proto api/stellar/peer/v1/*.proto
 echo "generate: done"

@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/internal/rpc"
 	"stellar.io/stellar/api/internal/wire"
 	stellarv1 "stellar.io/stellar/api/stellar/v1"
 	"stellar.io/stellar/api/stellar/v1/stellarv1connect"
@@ -31,12 +32,19 @@ const (
 // Client calls one agent. It is safe for concurrent use and connects with the
 // first call.
 type Client struct {
-	transport *http.Transport
+	name, hint string // of the agent, for errors
+	close      func()
+	// linearizable: reads of the replicated state ask for everything that was
+	// committed before.
+	linearizable bool
+
 	agent     stellarv1connect.AgentClient
+	cluster   stellarv1connect.ClusterClient
 	endpoints stellarv1connect.EndpointsClient
 	nodes     stellarv1connect.NodesClient
 	ipam      stellarv1connect.IpamClient
 	routes    stellarv1connect.RoutesClient
+	raft      stellarv1connect.RaftClient
 }
 
 // SocketPath returns the path in an address like unix:///run/stellar/stellar.sock;
@@ -66,32 +74,71 @@ func New(address string) (*Client, error) {
 		},
 		DisableCompression: true,
 	}
-	hc := &http.Client{Transport: t}
 	const base = "http://stellar" // the host means nothing on a socket
+	c := newClient(&http.Client{Transport: t}, base)
+	c.name, c.hint, c.close = "the agent", hintRunning, t.CloseIdleConnections
+	return c, nil
+}
+
+func newClient(hc connect.HTTPClient, base string) *Client {
 	opts := []connect.ClientOption{connect.WithReadMaxBytes(maxResponse)}
 	return &Client{
-		transport: t,
+		close:     func() {},
 		agent:     stellarv1connect.NewAgentClient(hc, base, opts...),
+		cluster:   stellarv1connect.NewClusterClient(hc, base, opts...),
 		endpoints: stellarv1connect.NewEndpointsClient(hc, base, opts...),
 		nodes:     stellarv1connect.NewNodesClient(hc, base, opts...),
 		ipam:      stellarv1connect.NewIpamClient(hc, base, opts...),
 		routes:    stellarv1connect.NewRoutesClient(hc, base, opts...),
-	}, nil
+		raft:      stellarv1connect.NewRaftClient(hc, base, opts...),
+	}
+}
+
+// Linearizable returns a client, for the same connections, whose reads of nodes,
+// subnets and addresses have everything that was committed before they were
+// asked; without a leader they fail with api.CodeNoLeader.
+func (c *Client) Linearizable() *Client {
+	l := *c
+	l.linearizable = true
+	return &l
+}
+
+// Relay is how a node passes a request of its operator on to another node.
+type Relay struct {
+	HTTP *http.Client // of the node-to-node port
+	Base string       // URL that HTTP reaches the node at
+	Name string       // of the node, for errors
+	For  string       // who asked (server.Origin), for that node's audit log
+}
+
+// NewRelay returns a client for another node. Its Close does nothing.
+func NewRelay(r Relay) *Client {
+	c := newClient(relayDoer(r), r.Base)
+	c.name, c.hint = "node "+r.Name, "`stellar node ls` shows which nodes answer"
+	return c
+}
+
+type relayDoer Relay
+
+// Do sends a request that says for whom it is.
+func (r relayDoer) Do(req *http.Request) (*http.Response, error) {
+	req.Header.Set(rpc.RelayHeader, r.For)
+	return r.HTTP.Do(req)
 }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.close() }
 
 // Status judges the node.
 func (c *Client) Status(ctx context.Context) (api.StatusReport, error) {
 	m, err := c.agent.Status(ctx, &stellarv1.StatusRequest{})
-	return wire.ToStatus(m), fromRPC(ctx, err)
+	return wire.ToStatus(m), c.fail(ctx, err)
 }
 
 // Version returns what the agent was built from.
 func (c *Client) Version(ctx context.Context) (api.VersionInfo, error) {
 	m, err := c.agent.Version(ctx, &stellarv1.VersionRequest{})
-	return wire.ToVersion(m), fromRPC(ctx, err)
+	return wire.ToVersion(m), c.fail(ctx, err)
 }
 
 // Events calls each for every event that q asks for. With q.Follow it returns
@@ -102,7 +149,7 @@ func (c *Client) Events(ctx context.Context, q api.EventQuery, each func(api.Eve
 	defer cancel()
 	stream, err := c.agent.Events(ctx, wire.FromEventQuery(q))
 	if err != nil {
-		return fromRPC(ctx, err)
+		return c.fail(ctx, err)
 	}
 	for stream.Receive() {
 		if err := each(wire.ToEvent(stream.Msg())); err != nil {
@@ -111,7 +158,7 @@ func (c *Client) Events(ctx context.Context, q api.EventQuery, each func(api.Eve
 			return err
 		}
 	}
-	err = fromRPC(ctx, stream.Err())
+	err = c.fail(ctx, stream.Err())
 	stream.Close()
 	return err
 }
@@ -123,74 +170,74 @@ func (c *Client) InitCluster(ctx context.Context, s api.ClusterSpec) (api.Cluste
 		req.Network = s.Network.String()
 	}
 	m, err := c.agent.ClusterInit(ctx, req)
-	return wire.ToCluster(m), fromRPC(ctx, err)
+	return wire.ToCluster(m), c.fail(ctx, err)
 }
 
 // Endpoints lists the endpoints of the node, of one containerd namespace or, if
 // that is empty, of all.
 func (c *Client) Endpoints(ctx context.Context, namespace string) ([]api.Endpoint, error) {
 	m, err := c.endpoints.List(ctx, &stellarv1.EndpointsListRequest{Namespace: namespace})
-	return wire.Each(m.GetEndpoints(), wire.ToEndpoint), fromRPC(ctx, err)
+	return wire.Each(m.GetEndpoints(), wire.ToEndpoint), c.fail(ctx, err)
 }
 
 // Endpoint returns all about one endpoint.
 func (c *Client) Endpoint(ctx context.Context, ref api.EndpointRef) (api.EndpointDetail, error) {
 	m, err := c.endpoints.Inspect(ctx, &stellarv1.EndpointsInspectRequest{Ref: wire.FromRef(ref)})
-	return wire.ToDetail(m.GetEndpoint()), fromRPC(ctx, err)
+	return wire.ToDetail(m.GetEndpoint()), c.fail(ctx, err)
 }
 
 // RepairEndpoint makes the agent look at one endpoint now.
 func (c *Client) RepairEndpoint(ctx context.Context, ref api.EndpointRef) (api.Repair, error) {
 	m, err := c.endpoints.Repair(ctx, &stellarv1.EndpointsRepairRequest{Ref: wire.FromRef(ref)})
-	return wire.ToRepair(m), fromRPC(ctx, err)
+	return wire.ToRepair(m), c.fail(ctx, err)
 }
 
 // Nodes lists the members of the cluster.
 func (c *Client) Nodes(ctx context.Context) ([]api.Node, error) {
-	m, err := c.nodes.List(ctx, &stellarv1.NodesListRequest{})
-	return wire.Each(m.GetNodes(), wire.ToNode), fromRPC(ctx, err)
+	m, err := c.nodes.List(ctx, &stellarv1.NodesListRequest{Linearizable: c.linearizable})
+	return wire.Each(m.GetNodes(), wire.ToNode), c.fail(ctx, err)
 }
 
 // Node returns one member by name, id or beginning of its id.
 func (c *Client) Node(ctx context.Context, name string) (api.Node, error) {
-	m, err := c.nodes.Inspect(ctx, &stellarv1.NodesInspectRequest{Node: name})
-	return wire.ToNode(m.GetNode()), fromRPC(ctx, err)
+	m, err := c.nodes.Inspect(ctx, &stellarv1.NodesInspectRequest{Node: name, Linearizable: c.linearizable})
+	return wire.ToNode(m.GetNode()), c.fail(ctx, err)
 }
 
 // Routes lists the routes that Stellar keeps on the node.
 func (c *Client) Routes(ctx context.Context) ([]api.Route, error) {
 	m, err := c.routes.List(ctx, &stellarv1.RoutesListRequest{})
-	return wire.Each(m.GetRoutes(), wire.ToRoute), fromRPC(ctx, err)
+	return wire.Each(m.GetRoutes(), wire.ToRoute), c.fail(ctx, err)
 }
 
 // Subnets lists the subnets of all networks.
 func (c *Client) Subnets(ctx context.Context) ([]api.Subnet, error) {
-	m, err := c.ipam.ListSubnets(ctx, &stellarv1.IpamListSubnetsRequest{})
-	return wire.Each(m.GetSubnets(), wire.ToSubnet), fromRPC(ctx, err)
+	m, err := c.ipam.ListSubnets(ctx, &stellarv1.IpamListSubnetsRequest{Linearizable: c.linearizable})
+	return wire.Each(m.GetSubnets(), wire.ToSubnet), c.fail(ctx, err)
 }
 
 // Address returns everything about one address.
 func (c *Client) Address(ctx context.Context, a netip.Addr) (api.Address, error) {
-	m, err := c.ipam.Show(ctx, &stellarv1.IpamShowRequest{Address: a.String()})
-	return wire.ToAddress(m.GetAddress()), fromRPC(ctx, err)
+	m, err := c.ipam.Show(ctx, &stellarv1.IpamShowRequest{Address: a.String(), Linearizable: c.linearizable})
+	return wire.ToAddress(m.GetAddress()), c.fail(ctx, err)
 }
 
 // Reserve keeps a block from being handed out.
 func (c *Client) Reserve(ctx context.Context, r api.Reservation) error {
 	_, err := c.ipam.Reserve(ctx, &stellarv1.IpamReserveRequest{Target: r.Prefix.String(), Reason: r.Reason})
-	return fromRPC(ctx, err)
+	return c.fail(ctx, err)
 }
 
 // Release lets go of a reservation or a lease and says which it was.
 func (c *Client) Release(ctx context.Context, r api.Release) (string, error) {
 	m, err := c.ipam.Release(ctx, &stellarv1.IpamReleaseRequest{Target: r.Prefix.String(), Owner: wire.FromOwner(r.Owner)})
-	return m.GetReleased(), fromRPC(ctx, err)
+	return m.GetReleased(), c.fail(ctx, err)
 }
 
 // CheckIpam compares leases, journal, kernel and containerd.
 func (c *Client) CheckIpam(ctx context.Context) (api.IpamReport, error) {
 	m, err := c.ipam.Check(ctx, &stellarv1.IpamCheckRequest{})
-	return wire.ToReport(m), fromRPC(ctx, err)
+	return wire.ToReport(m), c.fail(ctx, err)
 }
 
 // dialError tells a failed connection from a failed call.

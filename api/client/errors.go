@@ -11,7 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	"stellar.io/stellar/api"
-	stellarv1 "stellar.io/stellar/api/stellar/v1"
+	"stellar.io/stellar/api/internal/rpc"
 )
 
 const hintRunning = "is the agent running? `systemctl status stellar`"
@@ -27,8 +27,8 @@ var codes = map[connect.Code]api.Code{
 	connect.CodeUnavailable:      api.CodeUnreachable,
 }
 
-// fromRPC makes the error of a call speak the words of package api.
-func fromRPC(ctx context.Context, err error) error {
+// fail makes the error of a call speak the words of package api.
+func (c *Client) fail(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -42,12 +42,8 @@ func fromRPC(ctx context.Context, err error) error {
 	if !ok {
 		return api.Errorf(api.CodeInternal, "%w", err)
 	}
-	for _, d := range ce.Details() {
-		if m, err := d.Value(); err == nil {
-			if m, ok := m.(*stellarv1.ErrorDetail); ok && m.GetCode() != "" {
-				return &api.Error{Code: api.Code(m.GetCode()), Hint: m.GetHint(), Err: errors.New(ce.Message())}
-			}
-		}
+	if e, ok := rpc.Detail(err); ok {
+		return e
 	}
 	code := codes[ce.Code()]
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
@@ -56,15 +52,15 @@ func fromRPC(ctx context.Context, err error) error {
 	switch code {
 	case "":
 		if ce.Code() == connect.CodeUnimplemented {
-			return api.Errorf(api.CodeInternal, "the agent does not know this request").
-				WithHint("the agent is older than this command: `stellar version` shows both")
+			return api.Errorf(api.CodeInternal, "%s does not know this request", c.name).
+				WithHint("it is older than this one: `stellar version` and `stellar node ls` show the versions")
 		}
 		return api.Errorf(api.CodeInternal, "%s", ce.Message())
 	case api.CodeTimeout:
-		return api.Errorf(code, "no answer from the agent in time").
+		return api.Errorf(code, "no answer from %s in time", c.name).
 			WithHint("give it longer with --timeout; `stellar status` may say why it is slow")
 	case api.CodeUnreachable:
-		return api.Errorf(code, "the agent went away: %s", ce.Message()).WithHint(hintRunning)
+		return api.Errorf(code, "%s went away: %s", c.name, ce.Message()).WithHint(c.hint)
 	default:
 		return api.Errorf(code, "%s", ce.Message())
 	}

@@ -65,9 +65,10 @@ type Ipam interface {
 	Address(ctx context.Context, a netip.Addr) (api.Address, error)
 	// Reserve is idempotent; a conflict when an owner holds an address inside.
 	Reserve(ctx context.Context, r api.Reservation) error
-	// Release ends the reservation of exactly r.Prefix, or the lease of that one
-	// address, and says which: "reservation" or "lease". It refuses, as a
-	// conflict, what the kernel still carries and what is not r.Owner's.
+	// Release ends the reservation of exactly r.Prefix, the lease of that one
+	// address, or the quarantine of that subnet, and says which: "reservation",
+	// "lease" or "quarantine". It refuses, as a conflict, what the kernel still
+	// carries and what is not r.Owner's.
 	Release(ctx context.Context, r api.Release) (released string, err error)
 	// Check changes nothing.
 	Check(ctx context.Context) (api.IpamReport, error)

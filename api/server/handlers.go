@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net/netip"
 	"slices"
 
 	"connectrpc.com/connect"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/internal/rpc"
 	"stellar.io/stellar/api/internal/wire"
 	stellarv1 "stellar.io/stellar/api/stellar/v1"
 )
@@ -22,7 +22,7 @@ type agentHandler struct{ *Server }
 func (h agentHandler) Status(ctx context.Context, _ *stellarv1.StatusRequest) (*stellarv1.StatusResponse, error) {
 	r, err := h.backend.Status(ctx)
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpc.Error(err)
 	}
 	return wire.FromStatus(r), nil
 }
@@ -30,7 +30,7 @@ func (h agentHandler) Status(ctx context.Context, _ *stellarv1.StatusRequest) (*
 func (h agentHandler) Version(ctx context.Context, _ *stellarv1.VersionRequest) (*stellarv1.VersionResponse, error) {
 	v, err := h.backend.Version(ctx)
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpc.Error(err)
 	}
 	return wire.FromVersion(v), nil
 }
@@ -53,7 +53,7 @@ func (h agentHandler) Events(ctx context.Context, m *stellarv1.EventsRequest, ou
 			err = api.Errorf(api.CodeUnreachable, "the agent is stopping").WithHint("`systemctl status stellar` shows whether it comes back")
 		}
 	}
-	return rpcError(err)
+	return rpc.Error(err)
 }
 
 func (h agentHandler) ClusterInit(ctx context.Context, m *stellarv1.ClusterInitRequest) (*stellarv1.ClusterInitResponse, error) {
@@ -61,13 +61,13 @@ func (h agentHandler) ClusterInit(ctx context.Context, m *stellarv1.ClusterInitR
 	if m.GetNetwork() != "" {
 		p, err := api.ParseTarget(m.GetNetwork())
 		if err != nil {
-			return nil, rpcError(err)
+			return nil, rpc.Error(err)
 		}
 		spec.Network = p
 	}
 	c, err := h.backend.InitCluster(ctx, spec)
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpc.Error(err)
 	}
 	h.audit(ctx, "cluster initialised", "cluster", c.Cluster, "network", c.Network)
 	return wire.FromCluster(c), nil
@@ -78,7 +78,7 @@ type endpointsHandler struct{ *Server }
 func (h endpointsHandler) List(ctx context.Context, m *stellarv1.EndpointsListRequest) (*stellarv1.EndpointsListResponse, error) {
 	all, err := h.backend.Endpoints(ctx)
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpc.Error(err)
 	}
 	if ns := m.GetNamespace(); ns != "" {
 		all = slices.DeleteFunc(slices.Clone(all), func(e api.Endpoint) bool { return e.Namespace != ns })
@@ -102,11 +102,11 @@ func (h endpointsHandler) resolve(ctx context.Context, m *stellarv1.EndpointRef)
 func (h endpointsHandler) Inspect(ctx context.Context, m *stellarv1.EndpointsInspectRequest) (*stellarv1.EndpointsInspectResponse, error) {
 	ref, err := h.resolve(ctx, m.GetRef())
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpc.Error(err)
 	}
 	d, err := h.backend.Endpoint(ctx, ref)
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpc.Error(err)
 	}
 	return &stellarv1.EndpointsInspectResponse{Endpoint: wire.FromDetail(d)}, nil
 }
@@ -114,54 +114,12 @@ func (h endpointsHandler) Inspect(ctx context.Context, m *stellarv1.EndpointsIns
 func (h endpointsHandler) Repair(ctx context.Context, m *stellarv1.EndpointsRepairRequest) (*stellarv1.EndpointsRepairResponse, error) {
 	ref, err := h.resolve(ctx, m.GetRef())
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpc.Error(err)
 	}
 	r, err := h.backend.RepairEndpoint(ctx, ref)
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, rpc.Error(err)
 	}
 	h.audit(ctx, "endpoint repaired on request", "endpoint", ref.String(), "repaired", r.Repaired)
 	return wire.FromRepair(r), nil
-}
-
-type nodesHandler struct{ *Server }
-
-func (h nodesHandler) List(ctx context.Context, _ *stellarv1.NodesListRequest) (*stellarv1.NodesListResponse, error) {
-	all, err := h.backend.Nodes(ctx)
-	if err != nil {
-		return nil, rpcError(err)
-	}
-	all = slices.SortedFunc(slices.Values(all), func(a, b api.Node) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
-	})
-	return &stellarv1.NodesListResponse{Nodes: wire.Each(all, wire.FromNode)}, nil
-}
-
-func (h nodesHandler) Inspect(ctx context.Context, m *stellarv1.NodesInspectRequest) (*stellarv1.NodesInspectResponse, error) {
-	all, err := h.backend.Nodes(ctx)
-	if err != nil {
-		return nil, rpcError(err)
-	}
-	n, err := resolveNode(all, m.GetNode())
-	if err != nil {
-		return nil, rpcError(err)
-	}
-	return &stellarv1.NodesInspectResponse{Node: wire.FromNode(n)}, nil
-}
-
-type routesHandler struct{ *Server }
-
-func (h routesHandler) List(ctx context.Context, _ *stellarv1.RoutesListRequest) (*stellarv1.RoutesListResponse, error) {
-	all, err := h.backend.Routes(ctx)
-	if err != nil {
-		return nil, rpcError(err)
-	}
-	all = slices.SortedFunc(slices.Values(all), func(a, b api.Route) int {
-		return cmp.Or(comparePrefix(a.Destination, b.Destination), a.Via.Compare(b.Via), cmp.Compare(a.Dev, b.Dev))
-	})
-	return &stellarv1.RoutesListResponse{Routes: wire.Each(all, wire.FromRoute)}, nil
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }

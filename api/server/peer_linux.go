@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -20,6 +21,8 @@ type peer struct {
 
 // nobody is a peer of which the kernel says nothing.
 var nobody = peer{uid: -1}
+
+func (p peer) String() string { return fmt.Sprintf("uid %d pid %d", p.uid, p.pid) }
 
 type peerConn struct {
 	*net.UnixConn

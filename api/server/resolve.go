@@ -47,27 +47,51 @@ func longID(id string) bool {
 	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
-// resolveNode finds a node by its name, its id or the beginning of its id.
+// resolveNode finds a node by its name, its id or the beginning of its id. Of
+// several with one name it is the one that was not removed.
 func resolveNode(all []api.Node, name string) (api.Node, error) {
-	if name == "" {
-		return api.Node{}, api.Errorf(api.CodeInvalid, "no node named")
+	return resolve(all, name, func(n api.Node) (string, string, bool) { return n.Name, n.ID, n.Status != api.NodeRemoved })
+}
+
+// resolvePeer finds a server of Raft in the same way.
+func resolvePeer(all []api.RaftPeer, name string) (api.RaftPeer, error) {
+	return resolve(all, name, func(p api.RaftPeer) (string, string, bool) { return p.Node, p.ID, true })
+}
+
+// resolve takes an exact id before a living name before any name before the
+// beginning of an id.
+func resolve[T any](all []T, want string, of func(T) (name, id string, living bool)) (T, error) {
+	var zero T
+	if want == "" {
+		return zero, api.Errorf(api.CodeInvalid, "no node named")
 	}
-	var found []api.Node
+	var named, gone, begins []T
 	for _, n := range all {
-		if n.Name == name || n.ID == name {
+		switch name, id, living := of(n); {
+		case id == want:
 			return n, nil
+		case name == want && living:
+			named = append(named, n)
+		case name == want:
+			gone = append(gone, n)
+		case strings.HasPrefix(id, want):
+			begins = append(begins, n)
 		}
-		if strings.HasPrefix(n.ID, name) {
-			found = append(found, n)
-		}
+	}
+	found := begins
+	if len(gone) > 0 {
+		found = gone
+	}
+	if len(named) > 0 {
+		found = named
 	}
 	switch len(found) {
 	case 0:
-		return api.Node{}, api.Errorf(api.CodeNotFound, "no node %s", quoted(name)).WithHint("`stellar node ls` shows the nodes")
+		return zero, api.Errorf(api.CodeNotFound, "no node %s", quoted(want)).WithHint("`stellar node ls` shows the nodes")
 	case 1:
 		return found[0], nil
 	}
-	return api.Node{}, api.Errorf(api.CodeConflict, "%s is the beginning of %d node ids", quoted(name), len(found)).
+	return zero, api.Errorf(api.CodeConflict, "%s means %d nodes", quoted(want), len(found)).
 		WithHint("give the id in full, or the name")
 }
 

@@ -18,11 +18,12 @@ import (
 	"connectrpc.com/connect"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/internal/rpc"
+	"stellar.io/stellar/api/peerapi"
 	"stellar.io/stellar/api/stellar/v1/stellarv1connect"
 )
 
 const (
-	maxRequest    = 1 << 20 // bytes of one request
 	headerTimeout = 5 * time.Second
 	idleTimeout   = 2 * time.Minute
 	stopGrace     = 2 * time.Second // for answers under way when the server stops
@@ -91,21 +92,24 @@ func serving(ctx context.Context) context.Context {
 	return context.Background()
 }
 
-// handler mounts the services behind the check of the peer.
-func (s *Server) handler() http.Handler {
-	opts := []connect.HandlerOption{
-		connect.WithReadMaxBytes(maxRequest),
-		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, v any) error {
-			s.log.Error("request handler panicked", "procedure", spec.Procedure, "panic", fmt.Sprint(v))
-			return rpcError(api.Errorf(api.CodeInternal, "%s failed inside the agent; its log says more", spec.Procedure))
-		}),
-	}
+// mux mounts the services.
+func (s *Server) mux(opts ...connect.HandlerOption) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle(stellarv1connect.NewAgentHandler(agentHandler{s}, opts...))
+	mux.Handle(stellarv1connect.NewClusterHandler(clusterHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewEndpointsHandler(endpointsHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewNodesHandler(nodesHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewIpamHandler(ipamHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewRoutesHandler(routesHandler{s}, opts...))
+	mux.Handle(stellarv1connect.NewRaftHandler(raftHandler{s}, opts...))
+	return mux
+}
+
+// handler lets only those through that the kernel has named and Listen's group
+// admits.
+func (s *Server) handler() http.Handler {
+	opts := rpc.HandlerOptions(s.log)
+	mux := s.mux(opts...)
 	denied := connect.NewErrorWriter(opts...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := peerOf(r.Context())
@@ -115,7 +119,7 @@ func (s *Server) handler() http.Handler {
 		}
 		s.log.Warn("caller refused", "uid", p.uid, "pid", p.pid)
 		w.Header().Set("Connection", "close")
-		err := rpcError(api.Errorf(api.CodeDenied, "uid %d may not use the agent", p.uid).
+		err := rpc.Error(api.Errorf(api.CodeDenied, "uid %d may not use the agent", p.uid).
 			WithHint("be root or a member of the group stellar"))
 		if !denied.IsSupported(r) {
 			http.Error(w, err.Error(), http.StatusForbidden)
@@ -129,6 +133,10 @@ func (s *Server) handler() http.Handler {
 
 // audit logs a change that a caller asked for.
 func (s *Server) audit(ctx context.Context, msg string, attrs ...any) {
+	if c, ok := peerapi.CallerOf(ctx); ok {
+		s.log.Info(msg, append(attrs, "from", c.Name, "by", relayedFor(ctx))...)
+		return
+	}
 	p := peerOf(ctx)
 	s.log.Info(msg, append(attrs, "uid", p.uid, "pid", p.pid)...)
 }

@@ -23,10 +23,20 @@ func ToNode(m *stellarv1.Node) api.Node {
 
 // FromRoute makes the message of a route.
 func FromRoute(r api.Route) *stellarv1.Route {
-	return &stellarv1.Route{Destination: prefixText(r.Destination), Via: addrText(r.Via), Dev: text(r.Dev), Node: r.Node, State: r.State}
+	return &stellarv1.Route{Destination: prefixText(r.Destination), Via: addrText(r.Via), Dev: text(r.Dev), Node: r.Node, State: r.State, Reason: text(r.Reason)}
 }
 
 // ToRoute reads a route.
 func ToRoute(m *stellarv1.Route) api.Route {
-	return api.Route{Destination: prefix(m.GetDestination()), Via: addr(m.GetVia()), Dev: m.GetDev(), Node: m.GetNode(), State: m.GetState()}
+	return api.Route{Destination: prefix(m.GetDestination()), Via: addr(m.GetVia()), Dev: m.GetDev(), Node: m.GetNode(), State: m.GetState(), Reason: m.GetReason()}
+}
+
+// FromRouteChange makes the message of a change.
+func FromRouteChange(c api.RouteChange) *stellarv1.RouteChange {
+	return &stellarv1.RouteChange{Action: c.Action, Route: FromRoute(c.Route)}
+}
+
+// ToRouteChange reads a change.
+func ToRouteChange(m *stellarv1.RouteChange) api.RouteChange {
+	return api.RouteChange{Action: m.GetAction(), Route: ToRoute(m.GetRoute())}
 }

@@ -50,7 +50,7 @@ func fill(t *testing.T, v reflect.Value) {
 		v.SetString("s-" + v.Type().String())
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(7)
 	case reflect.Uint64:
 		v.SetUint(4026531840)
@@ -87,6 +87,19 @@ func TestNothingIsLostOnTheWire(t *testing.T) {
 	roundTrip(t, FromOwner, ToOwner)
 	roundTrip(t, FromAddress, ToAddress)
 	roundTrip(t, FromReport, ToReport)
+	roundTrip(t, FromJoinSpec, ToJoinSpec)
+	roundTrip(t, FromJoined, ToJoined)
+	roundTrip(t, FromRemoval, ToRemoval)
+	roundTrip(t, FromNodeRemoval, ToNodeRemoval)
+	roundTrip(t, FromTokenSpec, ToTokenSpec)
+	roundTrip(t, FromToken, ToToken)
+	roundTrip(t, FromNewToken, ToNewToken)
+	roundTrip(t, FromPeer, ToPeer)
+	roundTrip(t, FromRaftStats, ToRaftStats)
+	roundTrip(t, FromRaftHash, ToRaftHash)
+	roundTrip(t, FromSnapshot, ToSnapshot)
+	roundTrip(t, FromRestored, ToRestored)
+	roundTrip(t, FromRouteChange, ToRouteChange)
 }
 
 func TestUnknownCheckStateCountsAsError(t *testing.T) {

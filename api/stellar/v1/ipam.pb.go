@@ -23,7 +23,9 @@ const (
 )
 
 type IpamListSubnetsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// See everything that was committed before the question was asked.
+	Linearizable  bool `protobuf:"varint,1,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -56,6 +58,13 @@ func (x *IpamListSubnetsRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use IpamListSubnetsRequest.ProtoReflect.Descriptor instead.
 func (*IpamListSubnetsRequest) Descriptor() ([]byte, []int) {
 	return file_stellar_v1_ipam_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *IpamListSubnetsRequest) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
 }
 
 type IpamListSubnetsResponse struct {
@@ -213,6 +222,7 @@ func (x *Subnet) GetReserved() int64 {
 type IpamShowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Linearizable  bool                   `protobuf:"varint,2,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +262,13 @@ func (x *IpamShowRequest) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *IpamShowRequest) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
 }
 
 type IpamShowResponse struct {
@@ -593,7 +610,7 @@ func (x *IpamReserveResponse) GetTarget() string {
 
 type IpamReleaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// An address, or a block that was reserved as a block.
+	// An address, or a block that was reserved or quarantined as a block.
 	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	// The release is refused unless this is the owner; absent: any.
 	Owner         *Owner `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
@@ -647,7 +664,7 @@ func (x *IpamReleaseRequest) GetOwner() *Owner {
 
 type IpamReleaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What was ended: reservation or lease.
+	// What was ended: reservation, lease or quarantine.
 	Released      string `protobuf:"bytes,1,opt,name=released,proto3" json:"released,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -877,8 +894,9 @@ var File_stellar_v1_ipam_proto protoreflect.FileDescriptor
 const file_stellar_v1_ipam_proto_rawDesc = "" +
 	"\n" +
 	"\x15stellar/v1/ipam.proto\x12\n" +
-	"stellar.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x18\n" +
-	"\x16IpamListSubnetsRequest\"G\n" +
+	"stellar.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"<\n" +
+	"\x16IpamListSubnetsRequest\x12\"\n" +
+	"\flinearizable\x18\x01 \x01(\bR\flinearizable\"G\n" +
 	"\x17IpamListSubnetsResponse\x12,\n" +
 	"\asubnets\x18\x01 \x03(\v2\x12.stellar.v1.SubnetR\asubnets\"\xd8\x01\n" +
 	"\x06Subnet\x12\x16\n" +
@@ -890,9 +908,10 @@ const file_stellar_v1_ipam_proto_rawDesc = "" +
 	"\acooling\x18\x06 \x01(\x03R\acooling\x12\x14\n" +
 	"\x05state\x18\a \x01(\tR\x05state\x12\x18\n" +
 	"\anetwork\x18\b \x01(\tR\anetwork\x12\x1a\n" +
-	"\breserved\x18\t \x01(\x03R\breserved\"+\n" +
+	"\breserved\x18\t \x01(\x03R\breserved\"O\n" +
 	"\x0fIpamShowRequest\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"A\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\"\n" +
+	"\flinearizable\x18\x02 \x01(\bR\flinearizable\"A\n" +
 	"\x10IpamShowResponse\x12-\n" +
 	"\aaddress\x18\x01 \x01(\v2\x13.stellar.v1.AddressR\aaddress\"\xae\x02\n" +
 	"\aAddress\x12\x18\n" +

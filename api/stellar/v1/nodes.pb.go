@@ -22,7 +22,9 @@ const (
 )
 
 type NodesListRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// See everything that was committed before the question was asked.
+	Linearizable  bool `protobuf:"varint,1,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -55,6 +57,13 @@ func (x *NodesListRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use NodesListRequest.ProtoReflect.Descriptor instead.
 func (*NodesListRequest) Descriptor() ([]byte, []int) {
 	return file_stellar_v1_nodes_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *NodesListRequest) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
 }
 
 type NodesListResponse struct {
@@ -104,6 +113,7 @@ func (x *NodesListResponse) GetNodes() []*Node {
 type NodesInspectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Linearizable  bool                   `protobuf:"varint,2,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,6 +153,13 @@ func (x *NodesInspectRequest) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *NodesInspectRequest) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
 }
 
 type NodesInspectResponse struct {
@@ -189,6 +206,211 @@ func (x *NodesInspectResponse) GetNode() *Node {
 	return nil
 }
 
+type NodesDrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Ends the draining.
+	Off           bool `protobuf:"varint,2,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodesDrainRequest) Reset() {
+	*x = NodesDrainRequest{}
+	mi := &file_stellar_v1_nodes_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodesDrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodesDrainRequest) ProtoMessage() {}
+
+func (x *NodesDrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_nodes_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodesDrainRequest.ProtoReflect.Descriptor instead.
+func (*NodesDrainRequest) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_nodes_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NodesDrainRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodesDrainRequest) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+type NodesDrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodesDrainResponse) Reset() {
+	*x = NodesDrainResponse{}
+	mi := &file_stellar_v1_nodes_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodesDrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodesDrainResponse) ProtoMessage() {}
+
+func (x *NodesDrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_nodes_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodesDrainResponse.ProtoReflect.Descriptor instead.
+func (*NodesDrainResponse) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_nodes_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *NodesDrainResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+type NodesRemoveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Also while endpoints run or the node does not answer; its subnet is
+	// quarantined.
+	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// With force: the operator has seen that the node is dead; its subnet may be
+	// handed out again.
+	Dead          bool `protobuf:"varint,3,opt,name=dead,proto3" json:"dead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodesRemoveRequest) Reset() {
+	*x = NodesRemoveRequest{}
+	mi := &file_stellar_v1_nodes_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodesRemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodesRemoveRequest) ProtoMessage() {}
+
+func (x *NodesRemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_nodes_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodesRemoveRequest.ProtoReflect.Descriptor instead.
+func (*NodesRemoveRequest) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_nodes_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *NodesRemoveRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodesRemoveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *NodesRemoveRequest) GetDead() bool {
+	if x != nil {
+		return x.Dead
+	}
+	return false
+}
+
+type NodesRemoveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Removal       *Removal               `protobuf:"bytes,1,opt,name=removal,proto3" json:"removal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodesRemoveResponse) Reset() {
+	*x = NodesRemoveResponse{}
+	mi := &file_stellar_v1_nodes_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodesRemoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodesRemoveResponse) ProtoMessage() {}
+
+func (x *NodesRemoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_nodes_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodesRemoveResponse.ProtoReflect.Descriptor instead.
+func (*NodesRemoveResponse) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_nodes_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NodesRemoveResponse) GetRemoval() *Removal {
+	if x != nil {
+		return x.Removal
+	}
+	return nil
+}
+
 type Node struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -209,7 +431,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_stellar_v1_nodes_proto_msgTypes[4]
+	mi := &file_stellar_v1_nodes_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +443,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_nodes_proto_msgTypes[4]
+	mi := &file_stellar_v1_nodes_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +456,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_nodes_proto_rawDescGZIP(), []int{4}
+	return file_stellar_v1_nodes_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Node) GetName() string {
@@ -312,14 +534,27 @@ var File_stellar_v1_nodes_proto protoreflect.FileDescriptor
 const file_stellar_v1_nodes_proto_rawDesc = "" +
 	"\n" +
 	"\x16stellar/v1/nodes.proto\x12\n" +
-	"stellar.v1\"\x12\n" +
-	"\x10NodesListRequest\";\n" +
+	"stellar.v1\x1a\x18stellar/v1/cluster.proto\"6\n" +
+	"\x10NodesListRequest\x12\"\n" +
+	"\flinearizable\x18\x01 \x01(\bR\flinearizable\";\n" +
 	"\x11NodesListResponse\x12&\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x10.stellar.v1.NodeR\x05nodes\")\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x10.stellar.v1.NodeR\x05nodes\"M\n" +
 	"\x13NodesInspectRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"<\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\"\n" +
+	"\flinearizable\x18\x02 \x01(\bR\flinearizable\"<\n" +
 	"\x14NodesInspectResponse\x12$\n" +
-	"\x04node\x18\x01 \x01(\v2\x10.stellar.v1.NodeR\x04node\"\xea\x01\n" +
+	"\x04node\x18\x01 \x01(\v2\x10.stellar.v1.NodeR\x04node\"9\n" +
+	"\x11NodesDrainRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
+	"\x03off\x18\x02 \x01(\bR\x03off\":\n" +
+	"\x12NodesDrainResponse\x12$\n" +
+	"\x04node\x18\x01 \x01(\v2\x10.stellar.v1.NodeR\x04node\"R\n" +
+	"\x12NodesRemoveRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x12\n" +
+	"\x04dead\x18\x03 \x01(\bR\x04dead\"D\n" +
+	"\x13NodesRemoveResponse\x12-\n" +
+	"\aremoval\x18\x01 \x01(\v2\x13.stellar.v1.RemovalR\aremoval\"\xea\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
@@ -331,10 +566,12 @@ const file_stellar_v1_nodes_proto_rawDesc = "" +
 	"\tendpoints\x18\b \x01(\x05R\tendpoints\x12\x18\n" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x12\n" +
 	"\x04self\x18\n" +
-	" \x01(\bR\x04self2\x9a\x01\n" +
+	" \x01(\bR\x04self2\xad\x02\n" +
 	"\x05Nodes\x12C\n" +
 	"\x04List\x12\x1c.stellar.v1.NodesListRequest\x1a\x1d.stellar.v1.NodesListResponse\x12L\n" +
-	"\aInspect\x12\x1f.stellar.v1.NodesInspectRequest\x1a .stellar.v1.NodesInspectResponseB-Z+stellar.io/stellar/api/stellar/v1;stellarv1b\x06proto3"
+	"\aInspect\x12\x1f.stellar.v1.NodesInspectRequest\x1a .stellar.v1.NodesInspectResponse\x12F\n" +
+	"\x05Drain\x12\x1d.stellar.v1.NodesDrainRequest\x1a\x1e.stellar.v1.NodesDrainResponse\x12I\n" +
+	"\x06Remove\x12\x1e.stellar.v1.NodesRemoveRequest\x1a\x1f.stellar.v1.NodesRemoveResponseB-Z+stellar.io/stellar/api/stellar/v1;stellarv1b\x06proto3"
 
 var (
 	file_stellar_v1_nodes_proto_rawDescOnce sync.Once
@@ -348,26 +585,37 @@ func file_stellar_v1_nodes_proto_rawDescGZIP() []byte {
 	return file_stellar_v1_nodes_proto_rawDescData
 }
 
-var file_stellar_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_stellar_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_stellar_v1_nodes_proto_goTypes = []any{
 	(*NodesListRequest)(nil),     // 0: stellar.v1.NodesListRequest
 	(*NodesListResponse)(nil),    // 1: stellar.v1.NodesListResponse
 	(*NodesInspectRequest)(nil),  // 2: stellar.v1.NodesInspectRequest
 	(*NodesInspectResponse)(nil), // 3: stellar.v1.NodesInspectResponse
-	(*Node)(nil),                 // 4: stellar.v1.Node
+	(*NodesDrainRequest)(nil),    // 4: stellar.v1.NodesDrainRequest
+	(*NodesDrainResponse)(nil),   // 5: stellar.v1.NodesDrainResponse
+	(*NodesRemoveRequest)(nil),   // 6: stellar.v1.NodesRemoveRequest
+	(*NodesRemoveResponse)(nil),  // 7: stellar.v1.NodesRemoveResponse
+	(*Node)(nil),                 // 8: stellar.v1.Node
+	(*Removal)(nil),              // 9: stellar.v1.Removal
 }
 var file_stellar_v1_nodes_proto_depIdxs = []int32{
-	4, // 0: stellar.v1.NodesListResponse.nodes:type_name -> stellar.v1.Node
-	4, // 1: stellar.v1.NodesInspectResponse.node:type_name -> stellar.v1.Node
-	0, // 2: stellar.v1.Nodes.List:input_type -> stellar.v1.NodesListRequest
-	2, // 3: stellar.v1.Nodes.Inspect:input_type -> stellar.v1.NodesInspectRequest
-	1, // 4: stellar.v1.Nodes.List:output_type -> stellar.v1.NodesListResponse
-	3, // 5: stellar.v1.Nodes.Inspect:output_type -> stellar.v1.NodesInspectResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	8, // 0: stellar.v1.NodesListResponse.nodes:type_name -> stellar.v1.Node
+	8, // 1: stellar.v1.NodesInspectResponse.node:type_name -> stellar.v1.Node
+	8, // 2: stellar.v1.NodesDrainResponse.node:type_name -> stellar.v1.Node
+	9, // 3: stellar.v1.NodesRemoveResponse.removal:type_name -> stellar.v1.Removal
+	0, // 4: stellar.v1.Nodes.List:input_type -> stellar.v1.NodesListRequest
+	2, // 5: stellar.v1.Nodes.Inspect:input_type -> stellar.v1.NodesInspectRequest
+	4, // 6: stellar.v1.Nodes.Drain:input_type -> stellar.v1.NodesDrainRequest
+	6, // 7: stellar.v1.Nodes.Remove:input_type -> stellar.v1.NodesRemoveRequest
+	1, // 8: stellar.v1.Nodes.List:output_type -> stellar.v1.NodesListResponse
+	3, // 9: stellar.v1.Nodes.Inspect:output_type -> stellar.v1.NodesInspectResponse
+	5, // 10: stellar.v1.Nodes.Drain:output_type -> stellar.v1.NodesDrainResponse
+	7, // 11: stellar.v1.Nodes.Remove:output_type -> stellar.v1.NodesRemoveResponse
+	8, // [8:12] is the sub-list for method output_type
+	4, // [4:8] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_stellar_v1_nodes_proto_init() }
@@ -375,13 +623,14 @@ func file_stellar_v1_nodes_proto_init() {
 	if File_stellar_v1_nodes_proto != nil {
 		return
 	}
+	file_stellar_v1_cluster_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_v1_nodes_proto_rawDesc), len(file_stellar_v1_nodes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

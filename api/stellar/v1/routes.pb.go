@@ -101,20 +101,192 @@ func (x *RoutesListResponse) GetRoutes() []*Route {
 	return nil
 }
 
-type Route struct {
+type RoutesDriftRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Destination   string                 `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`
-	Via           string                 `protobuf:"bytes,2,opt,name=via,proto3" json:"via,omitempty"`
-	Dev           string                 `protobuf:"bytes,3,opt,name=dev,proto3" json:"dev,omitempty"`
-	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
-	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesDriftRequest) Reset() {
+	*x = RoutesDriftRequest{}
+	mi := &file_stellar_v1_routes_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesDriftRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesDriftRequest) ProtoMessage() {}
+
+func (x *RoutesDriftRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_routes_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesDriftRequest.ProtoReflect.Descriptor instead.
+func (*RoutesDriftRequest) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_routes_proto_rawDescGZIP(), []int{2}
+}
+
+type RoutesDriftResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Routes        []*Route               `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesDriftResponse) Reset() {
+	*x = RoutesDriftResponse{}
+	mi := &file_stellar_v1_routes_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesDriftResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesDriftResponse) ProtoMessage() {}
+
+func (x *RoutesDriftResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_routes_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesDriftResponse.ProtoReflect.Descriptor instead.
+func (*RoutesDriftResponse) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_routes_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RoutesDriftResponse) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+type RoutesSyncRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Say what would be changed and change nothing.
+	DryRun        bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesSyncRequest) Reset() {
+	*x = RoutesSyncRequest{}
+	mi := &file_stellar_v1_routes_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesSyncRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesSyncRequest) ProtoMessage() {}
+
+func (x *RoutesSyncRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_routes_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesSyncRequest.ProtoReflect.Descriptor instead.
+func (*RoutesSyncRequest) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_routes_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RoutesSyncRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RoutesSyncResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*RouteChange         `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesSyncResponse) Reset() {
+	*x = RoutesSyncResponse{}
+	mi := &file_stellar_v1_routes_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesSyncResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesSyncResponse) ProtoMessage() {}
+
+func (x *RoutesSyncResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_routes_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesSyncResponse.ProtoReflect.Descriptor instead.
+func (*RoutesSyncResponse) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_routes_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RoutesSyncResponse) GetChanges() []*RouteChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type Route struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Destination string                 `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`
+	Via         string                 `protobuf:"bytes,2,opt,name=via,proto3" json:"via,omitempty"`
+	Dev         string                 `protobuf:"bytes,3,opt,name=dev,proto3" json:"dev,omitempty"`
+	Node        string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	// ok, missing, conflict, not-adjacent, stray or unreachable.
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it is not ok, e.g. which foreign route is in the way.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_stellar_v1_routes_proto_msgTypes[2]
+	mi := &file_stellar_v1_routes_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -126,7 +298,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_routes_proto_msgTypes[2]
+	mi := &file_stellar_v1_routes_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -139,7 +311,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_routes_proto_rawDescGZIP(), []int{2}
+	return file_stellar_v1_routes_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Route) GetDestination() string {
@@ -177,6 +349,66 @@ func (x *Route) GetState() string {
 	return ""
 }
 
+func (x *Route) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RouteChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// add, replace or delete.
+	Action        string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	Route         *Route `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteChange) Reset() {
+	*x = RouteChange{}
+	mi := &file_stellar_v1_routes_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteChange) ProtoMessage() {}
+
+func (x *RouteChange) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_routes_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteChange.ProtoReflect.Descriptor instead.
+func (*RouteChange) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_routes_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RouteChange) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *RouteChange) GetRoute() *Route {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
 var File_stellar_v1_routes_proto protoreflect.FileDescriptor
 
 const file_stellar_v1_routes_proto_rawDesc = "" +
@@ -185,15 +417,28 @@ const file_stellar_v1_routes_proto_rawDesc = "" +
 	"stellar.v1\"\x13\n" +
 	"\x11RoutesListRequest\"?\n" +
 	"\x12RoutesListResponse\x12)\n" +
-	"\x06routes\x18\x01 \x03(\v2\x11.stellar.v1.RouteR\x06routes\"w\n" +
+	"\x06routes\x18\x01 \x03(\v2\x11.stellar.v1.RouteR\x06routes\"\x14\n" +
+	"\x12RoutesDriftRequest\"@\n" +
+	"\x13RoutesDriftResponse\x12)\n" +
+	"\x06routes\x18\x01 \x03(\v2\x11.stellar.v1.RouteR\x06routes\",\n" +
+	"\x11RoutesSyncRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"G\n" +
+	"\x12RoutesSyncResponse\x121\n" +
+	"\achanges\x18\x01 \x03(\v2\x17.stellar.v1.RouteChangeR\achanges\"\x8f\x01\n" +
 	"\x05Route\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x10\n" +
 	"\x03via\x18\x02 \x01(\tR\x03via\x12\x10\n" +
 	"\x03dev\x18\x03 \x01(\tR\x03dev\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x14\n" +
-	"\x05state\x18\x05 \x01(\tR\x05state2O\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"N\n" +
+	"\vRouteChange\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12'\n" +
+	"\x05route\x18\x02 \x01(\v2\x11.stellar.v1.RouteR\x05route2\xe0\x01\n" +
 	"\x06Routes\x12E\n" +
-	"\x04List\x12\x1d.stellar.v1.RoutesListRequest\x1a\x1e.stellar.v1.RoutesListResponseB-Z+stellar.io/stellar/api/stellar/v1;stellarv1b\x06proto3"
+	"\x04List\x12\x1d.stellar.v1.RoutesListRequest\x1a\x1e.stellar.v1.RoutesListResponse\x12H\n" +
+	"\x05Drift\x12\x1e.stellar.v1.RoutesDriftRequest\x1a\x1f.stellar.v1.RoutesDriftResponse\x12E\n" +
+	"\x04Sync\x12\x1d.stellar.v1.RoutesSyncRequest\x1a\x1e.stellar.v1.RoutesSyncResponseB-Z+stellar.io/stellar/api/stellar/v1;stellarv1b\x06proto3"
 
 var (
 	file_stellar_v1_routes_proto_rawDescOnce sync.Once
@@ -207,21 +452,33 @@ func file_stellar_v1_routes_proto_rawDescGZIP() []byte {
 	return file_stellar_v1_routes_proto_rawDescData
 }
 
-var file_stellar_v1_routes_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_stellar_v1_routes_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_stellar_v1_routes_proto_goTypes = []any{
-	(*RoutesListRequest)(nil),  // 0: stellar.v1.RoutesListRequest
-	(*RoutesListResponse)(nil), // 1: stellar.v1.RoutesListResponse
-	(*Route)(nil),              // 2: stellar.v1.Route
+	(*RoutesListRequest)(nil),   // 0: stellar.v1.RoutesListRequest
+	(*RoutesListResponse)(nil),  // 1: stellar.v1.RoutesListResponse
+	(*RoutesDriftRequest)(nil),  // 2: stellar.v1.RoutesDriftRequest
+	(*RoutesDriftResponse)(nil), // 3: stellar.v1.RoutesDriftResponse
+	(*RoutesSyncRequest)(nil),   // 4: stellar.v1.RoutesSyncRequest
+	(*RoutesSyncResponse)(nil),  // 5: stellar.v1.RoutesSyncResponse
+	(*Route)(nil),               // 6: stellar.v1.Route
+	(*RouteChange)(nil),         // 7: stellar.v1.RouteChange
 }
 var file_stellar_v1_routes_proto_depIdxs = []int32{
-	2, // 0: stellar.v1.RoutesListResponse.routes:type_name -> stellar.v1.Route
-	0, // 1: stellar.v1.Routes.List:input_type -> stellar.v1.RoutesListRequest
-	1, // 2: stellar.v1.Routes.List:output_type -> stellar.v1.RoutesListResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	6, // 0: stellar.v1.RoutesListResponse.routes:type_name -> stellar.v1.Route
+	6, // 1: stellar.v1.RoutesDriftResponse.routes:type_name -> stellar.v1.Route
+	7, // 2: stellar.v1.RoutesSyncResponse.changes:type_name -> stellar.v1.RouteChange
+	6, // 3: stellar.v1.RouteChange.route:type_name -> stellar.v1.Route
+	0, // 4: stellar.v1.Routes.List:input_type -> stellar.v1.RoutesListRequest
+	2, // 5: stellar.v1.Routes.Drift:input_type -> stellar.v1.RoutesDriftRequest
+	4, // 6: stellar.v1.Routes.Sync:input_type -> stellar.v1.RoutesSyncRequest
+	1, // 7: stellar.v1.Routes.List:output_type -> stellar.v1.RoutesListResponse
+	3, // 8: stellar.v1.Routes.Drift:output_type -> stellar.v1.RoutesDriftResponse
+	5, // 9: stellar.v1.Routes.Sync:output_type -> stellar.v1.RoutesSyncResponse
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_stellar_v1_routes_proto_init() }
@@ -235,7 +492,7 @@ func file_stellar_v1_routes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_v1_routes_proto_rawDesc), len(file_stellar_v1_routes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

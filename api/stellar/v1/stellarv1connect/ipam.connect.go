@@ -52,7 +52,8 @@ type IpamClient interface {
 	Show(context.Context, *v1.IpamShowRequest) (*v1.IpamShowResponse, error)
 	// Reserve keeps an address or a block from being handed out; idempotent.
 	Reserve(context.Context, *v1.IpamReserveRequest) (*v1.IpamReserveResponse, error)
-	// Release ends a reservation, or the lease of an owner that is gone.
+	// Release ends a reservation, the lease of an owner that is gone, or the
+	// quarantine of a subnet whose holder is known to be dead.
 	Release(context.Context, *v1.IpamReleaseRequest) (*v1.IpamReleaseResponse, error)
 	// Check compares leases, journal, kernel and containerd; it changes nothing.
 	Check(context.Context, *v1.IpamCheckRequest) (*v1.IpamCheckResponse, error)
@@ -163,7 +164,8 @@ type IpamHandler interface {
 	Show(context.Context, *v1.IpamShowRequest) (*v1.IpamShowResponse, error)
 	// Reserve keeps an address or a block from being handed out; idempotent.
 	Reserve(context.Context, *v1.IpamReserveRequest) (*v1.IpamReserveResponse, error)
-	// Release ends a reservation, or the lease of an owner that is gone.
+	// Release ends a reservation, the lease of an owner that is gone, or the
+	// quarantine of a subnet whose holder is known to be dead.
 	Release(context.Context, *v1.IpamReleaseRequest) (*v1.IpamReleaseResponse, error)
 	// Check compares leases, journal, kernel and containerd; it changes nothing.
 	Check(context.Context, *v1.IpamCheckRequest) (*v1.IpamCheckResponse, error)

@@ -37,13 +37,21 @@ const (
 	NodesListProcedure = "/stellar.v1.Nodes/List"
 	// NodesInspectProcedure is the fully-qualified name of the Nodes's Inspect RPC.
 	NodesInspectProcedure = "/stellar.v1.Nodes/Inspect"
+	// NodesDrainProcedure is the fully-qualified name of the Nodes's Drain RPC.
+	NodesDrainProcedure = "/stellar.v1.Nodes/Drain"
+	// NodesRemoveProcedure is the fully-qualified name of the Nodes's Remove RPC.
+	NodesRemoveProcedure = "/stellar.v1.Nodes/Remove"
 )
 
 // NodesClient is a client for the stellar.v1.Nodes service.
 type NodesClient interface {
 	List(context.Context, *v1.NodesListRequest) (*v1.NodesListResponse, error)
-	// Inspect takes a name, an id or an unambiguous beginning of an id.
 	Inspect(context.Context, *v1.NodesInspectRequest) (*v1.NodesInspectResponse, error)
+	// Drain keeps a node from getting new endpoints, or lets it have them again.
+	Drain(context.Context, *v1.NodesDrainRequest) (*v1.NodesDrainResponse, error)
+	// Remove ends the membership of a node for good. Refused while endpoints run
+	// on it, unless forced.
+	Remove(context.Context, *v1.NodesRemoveRequest) (*v1.NodesRemoveResponse, error)
 }
 
 // NewNodesClient constructs a client for the stellar.v1.Nodes service. By default, it uses the
@@ -69,6 +77,18 @@ func NewNodesClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(nodesMethods.ByName("Inspect")),
 			connect.WithClientOptions(opts...),
 		),
+		drain: connect.NewClient[v1.NodesDrainRequest, v1.NodesDrainResponse](
+			httpClient,
+			baseURL+NodesDrainProcedure,
+			connect.WithSchema(nodesMethods.ByName("Drain")),
+			connect.WithClientOptions(opts...),
+		),
+		remove: connect.NewClient[v1.NodesRemoveRequest, v1.NodesRemoveResponse](
+			httpClient,
+			baseURL+NodesRemoveProcedure,
+			connect.WithSchema(nodesMethods.ByName("Remove")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -76,6 +96,8 @@ func NewNodesClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 type nodesClient struct {
 	list    *connect.Client[v1.NodesListRequest, v1.NodesListResponse]
 	inspect *connect.Client[v1.NodesInspectRequest, v1.NodesInspectResponse]
+	drain   *connect.Client[v1.NodesDrainRequest, v1.NodesDrainResponse]
+	remove  *connect.Client[v1.NodesRemoveRequest, v1.NodesRemoveResponse]
 }
 
 // List calls stellar.v1.Nodes.List.
@@ -96,11 +118,33 @@ func (c *nodesClient) Inspect(ctx context.Context, req *v1.NodesInspectRequest) 
 	return nil, err
 }
 
+// Drain calls stellar.v1.Nodes.Drain.
+func (c *nodesClient) Drain(ctx context.Context, req *v1.NodesDrainRequest) (*v1.NodesDrainResponse, error) {
+	response, err := c.drain.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Remove calls stellar.v1.Nodes.Remove.
+func (c *nodesClient) Remove(ctx context.Context, req *v1.NodesRemoveRequest) (*v1.NodesRemoveResponse, error) {
+	response, err := c.remove.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // NodesHandler is an implementation of the stellar.v1.Nodes service.
 type NodesHandler interface {
 	List(context.Context, *v1.NodesListRequest) (*v1.NodesListResponse, error)
-	// Inspect takes a name, an id or an unambiguous beginning of an id.
 	Inspect(context.Context, *v1.NodesInspectRequest) (*v1.NodesInspectResponse, error)
+	// Drain keeps a node from getting new endpoints, or lets it have them again.
+	Drain(context.Context, *v1.NodesDrainRequest) (*v1.NodesDrainResponse, error)
+	// Remove ends the membership of a node for good. Refused while endpoints run
+	// on it, unless forced.
+	Remove(context.Context, *v1.NodesRemoveRequest) (*v1.NodesRemoveResponse, error)
 }
 
 // NewNodesHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -122,12 +166,28 @@ func NewNodesHandler(svc NodesHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(nodesMethods.ByName("Inspect")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodesDrainHandler := connect.NewUnaryHandlerSimple(
+		NodesDrainProcedure,
+		svc.Drain,
+		connect.WithSchema(nodesMethods.ByName("Drain")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodesRemoveHandler := connect.NewUnaryHandlerSimple(
+		NodesRemoveProcedure,
+		svc.Remove,
+		connect.WithSchema(nodesMethods.ByName("Remove")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/stellar.v1.Nodes/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodesListProcedure:
 			nodesListHandler.ServeHTTP(w, r)
 		case NodesInspectProcedure:
 			nodesInspectHandler.ServeHTTP(w, r)
+		case NodesDrainProcedure:
+			nodesDrainHandler.ServeHTTP(w, r)
+		case NodesRemoveProcedure:
+			nodesRemoveHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -143,4 +203,12 @@ func (UnimplementedNodesHandler) List(context.Context, *v1.NodesListRequest) (*v
 
 func (UnimplementedNodesHandler) Inspect(context.Context, *v1.NodesInspectRequest) (*v1.NodesInspectResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Nodes.Inspect is not implemented"))
+}
+
+func (UnimplementedNodesHandler) Drain(context.Context, *v1.NodesDrainRequest) (*v1.NodesDrainResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Nodes.Drain is not implemented"))
+}
+
+func (UnimplementedNodesHandler) Remove(context.Context, *v1.NodesRemoveRequest) (*v1.NodesRemoveResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Nodes.Remove is not implemented"))
 }

@@ -35,11 +35,19 @@ const (
 const (
 	// RoutesListProcedure is the fully-qualified name of the Routes's List RPC.
 	RoutesListProcedure = "/stellar.v1.Routes/List"
+	// RoutesDriftProcedure is the fully-qualified name of the Routes's Drift RPC.
+	RoutesDriftProcedure = "/stellar.v1.Routes/Drift"
+	// RoutesSyncProcedure is the fully-qualified name of the Routes's Sync RPC.
+	RoutesSyncProcedure = "/stellar.v1.Routes/Sync"
 )
 
 // RoutesClient is a client for the stellar.v1.Routes service.
 type RoutesClient interface {
 	List(context.Context, *v1.RoutesListRequest) (*v1.RoutesListResponse, error)
+	// Drift lists only what is not as it should be, asked of the kernel now.
+	Drift(context.Context, *v1.RoutesDriftRequest) (*v1.RoutesDriftResponse, error)
+	// Sync makes the kernel's routes right now and says what it changed.
+	Sync(context.Context, *v1.RoutesSyncRequest) (*v1.RoutesSyncResponse, error)
 }
 
 // NewRoutesClient constructs a client for the stellar.v1.Routes service. By default, it uses the
@@ -59,12 +67,26 @@ func NewRoutesClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(routesMethods.ByName("List")),
 			connect.WithClientOptions(opts...),
 		),
+		drift: connect.NewClient[v1.RoutesDriftRequest, v1.RoutesDriftResponse](
+			httpClient,
+			baseURL+RoutesDriftProcedure,
+			connect.WithSchema(routesMethods.ByName("Drift")),
+			connect.WithClientOptions(opts...),
+		),
+		sync: connect.NewClient[v1.RoutesSyncRequest, v1.RoutesSyncResponse](
+			httpClient,
+			baseURL+RoutesSyncProcedure,
+			connect.WithSchema(routesMethods.ByName("Sync")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // routesClient implements RoutesClient.
 type routesClient struct {
-	list *connect.Client[v1.RoutesListRequest, v1.RoutesListResponse]
+	list  *connect.Client[v1.RoutesListRequest, v1.RoutesListResponse]
+	drift *connect.Client[v1.RoutesDriftRequest, v1.RoutesDriftResponse]
+	sync  *connect.Client[v1.RoutesSyncRequest, v1.RoutesSyncResponse]
 }
 
 // List calls stellar.v1.Routes.List.
@@ -76,9 +98,31 @@ func (c *routesClient) List(ctx context.Context, req *v1.RoutesListRequest) (*v1
 	return nil, err
 }
 
+// Drift calls stellar.v1.Routes.Drift.
+func (c *routesClient) Drift(ctx context.Context, req *v1.RoutesDriftRequest) (*v1.RoutesDriftResponse, error) {
+	response, err := c.drift.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Sync calls stellar.v1.Routes.Sync.
+func (c *routesClient) Sync(ctx context.Context, req *v1.RoutesSyncRequest) (*v1.RoutesSyncResponse, error) {
+	response, err := c.sync.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RoutesHandler is an implementation of the stellar.v1.Routes service.
 type RoutesHandler interface {
 	List(context.Context, *v1.RoutesListRequest) (*v1.RoutesListResponse, error)
+	// Drift lists only what is not as it should be, asked of the kernel now.
+	Drift(context.Context, *v1.RoutesDriftRequest) (*v1.RoutesDriftResponse, error)
+	// Sync makes the kernel's routes right now and says what it changed.
+	Sync(context.Context, *v1.RoutesSyncRequest) (*v1.RoutesSyncResponse, error)
 }
 
 // NewRoutesHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -94,10 +138,26 @@ func NewRoutesHandler(svc RoutesHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(routesMethods.ByName("List")),
 		connect.WithHandlerOptions(opts...),
 	)
+	routesDriftHandler := connect.NewUnaryHandlerSimple(
+		RoutesDriftProcedure,
+		svc.Drift,
+		connect.WithSchema(routesMethods.ByName("Drift")),
+		connect.WithHandlerOptions(opts...),
+	)
+	routesSyncHandler := connect.NewUnaryHandlerSimple(
+		RoutesSyncProcedure,
+		svc.Sync,
+		connect.WithSchema(routesMethods.ByName("Sync")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/stellar.v1.Routes/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case RoutesListProcedure:
 			routesListHandler.ServeHTTP(w, r)
+		case RoutesDriftProcedure:
+			routesDriftHandler.ServeHTTP(w, r)
+		case RoutesSyncProcedure:
+			routesSyncHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -109,4 +169,12 @@ type UnimplementedRoutesHandler struct{}
 
 func (UnimplementedRoutesHandler) List(context.Context, *v1.RoutesListRequest) (*v1.RoutesListResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Routes.List is not implemented"))
+}
+
+func (UnimplementedRoutesHandler) Drift(context.Context, *v1.RoutesDriftRequest) (*v1.RoutesDriftResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Routes.Drift is not implemented"))
+}
+
+func (UnimplementedRoutesHandler) Sync(context.Context, *v1.RoutesSyncRequest) (*v1.RoutesSyncResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Routes.Sync is not implemented"))
 }

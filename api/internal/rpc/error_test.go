@@ -1,4 +1,4 @@
-package server
+package rpc
 
 import (
 	"context"
@@ -62,15 +62,15 @@ func TestClassify(t *testing.T) {
 			if got.Code != tt.code || got.Hint != tt.hint || !errors.Is(got, tt.err) {
 				t.Errorf("classify = %s (%s), wraps %t; want %s (%s)", got.Code, got.Hint, errors.Is(got, tt.err), tt.code, tt.hint)
 			}
-			if connect.CodeOf(rpcError(tt.err)) != rpcCodes[tt.code] {
-				t.Errorf("RPC code = %s, want %s", connect.CodeOf(rpcError(tt.err)), rpcCodes[tt.code])
+			if connect.CodeOf(Error(tt.err)) != rpcCodes[tt.code] {
+				t.Errorf("RPC code = %s, want %s", connect.CodeOf(Error(tt.err)), rpcCodes[tt.code])
 			}
 		})
 	}
-	if rpcError(nil) != nil {
+	if Error(nil) != nil {
 		t.Error("nil became an error")
 	}
-	if got := connect.CodeOf(rpcError(context.Canceled)); got != connect.CodeCanceled {
+	if got := connect.CodeOf(Error(context.Canceled)); got != connect.CodeCanceled {
 		t.Errorf("cancelled became %s", got)
 	}
 }

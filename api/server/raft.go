@@ -1,0 +1,174 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"slices"
+
+	"connectrpc.com/connect"
+
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/internal/rpc"
+	"stellar.io/stellar/api/internal/wire"
+	stellarv1 "stellar.io/stellar/api/stellar/v1"
+)
+
+type raftHandler struct{ *Server }
+
+func (h raftHandler) peers(ctx context.Context) ([]api.RaftPeer, error) {
+	b, err := part[RaftStatus](h.Server)
+	if err != nil {
+		return nil, err
+	}
+	return b.RaftPeers(ctx)
+}
+
+func (h raftHandler) Peers(ctx context.Context, _ *stellarv1.RaftPeersRequest) (*stellarv1.RaftPeersResponse, error) {
+	all, err := h.peers(ctx)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	all = slices.SortedFunc(slices.Values(all), func(a, b api.RaftPeer) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
+	})
+	return &stellarv1.RaftPeersResponse{Peers: wire.Each(all, wire.FromPeer)}, nil
+}
+
+func (h raftHandler) Stats(ctx context.Context, _ *stellarv1.RaftStatsRequest) (*stellarv1.RaftStatsResponse, error) {
+	b, err := part[RaftStatus](h.Server)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	s, err := b.RaftStats(ctx)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	return wire.FromRaftStats(s), nil
+}
+
+func (h raftHandler) Hash(ctx context.Context, _ *stellarv1.RaftHashRequest) (*stellarv1.RaftHashResponse, error) {
+	b, err := part[RaftStatus](h.Server)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	s, err := b.RaftHash(ctx)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	return wire.FromRaftHash(s), nil
+}
+
+// resolve finds the server that the caller means, also one that no member has the
+// name of any more.
+func (h raftHandler) resolve(ctx context.Context, name string) (id string, err error) {
+	all, err := h.peers(ctx)
+	if err != nil {
+		return "", err
+	}
+	p, err := resolvePeer(all, name)
+	return p.ID, err
+}
+
+func (h raftHandler) TransferLeader(ctx context.Context, m *stellarv1.RaftTransferLeaderRequest) (*stellarv1.RaftTransferLeaderResponse, error) {
+	b, err := part[RaftAdmin](h.Server)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	var id string
+	if m.GetNode() != "" {
+		if id, err = h.resolve(ctx, m.GetNode()); err != nil {
+			return nil, rpc.Error(err)
+		}
+	}
+	leader, err := b.TransferLeader(ctx, id)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	h.audit(ctx, "leadership handed over on request", "leader", leader)
+	return &stellarv1.RaftTransferLeaderResponse{Leader: leader}, nil
+}
+
+// change resolves a server's name and applies one of RaftAdmin's methods.
+func (h raftHandler) change(ctx context.Context, name, msg string, do func(RaftAdmin) func(context.Context, string) (api.RaftPeer, error)) (*stellarv1.RaftPeer, error) {
+	b, err := part[RaftAdmin](h.Server)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	id, err := h.resolve(ctx, name)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	p, err := do(b)(ctx, id)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	h.audit(ctx, msg, "node", p.Node, "id", p.ID)
+	return wire.FromPeer(p), nil
+}
+
+func (h raftHandler) Promote(ctx context.Context, m *stellarv1.RaftPromoteRequest) (*stellarv1.RaftPromoteResponse, error) {
+	p, err := h.change(ctx, m.GetNode(), "promoted to voter on request", func(b RaftAdmin) func(context.Context, string) (api.RaftPeer, error) { return b.PromotePeer })
+	if err != nil {
+		return nil, err
+	}
+	return &stellarv1.RaftPromoteResponse{Peer: p}, nil
+}
+
+func (h raftHandler) Demote(ctx context.Context, m *stellarv1.RaftDemoteRequest) (*stellarv1.RaftDemoteResponse, error) {
+	p, err := h.change(ctx, m.GetNode(), "demoted on request", func(b RaftAdmin) func(context.Context, string) (api.RaftPeer, error) { return b.DemotePeer })
+	if err != nil {
+		return nil, err
+	}
+	return &stellarv1.RaftDemoteResponse{Peer: p}, nil
+}
+
+func (h raftHandler) Remove(ctx context.Context, m *stellarv1.RaftRemoveRequest) (*stellarv1.RaftRemoveResponse, error) {
+	p, err := h.change(ctx, m.GetNode(), "taken out of raft on request", func(b RaftAdmin) func(context.Context, string) (api.RaftPeer, error) { return b.RemovePeer })
+	if err != nil {
+		return nil, err
+	}
+	return &stellarv1.RaftRemoveResponse{Peer: p}, nil
+}
+
+func (h raftHandler) SnapshotSave(ctx context.Context, _ *stellarv1.RaftSnapshotSaveRequest, out *connect.ServerStream[stellarv1.RaftSnapshotSaveResponse]) error {
+	b, err := part[Snapshots](h.Server)
+	if err != nil {
+		return rpc.Error(err)
+	}
+	w := rpc.NewChunkWriter(func(p []byte) error {
+		return out.Send(&stellarv1.RaftSnapshotSaveResponse{Part: &stellarv1.RaftSnapshotSaveResponse_Chunk{Chunk: p}})
+	})
+	info, err := b.SaveSnapshot(ctx, w)
+	if err != nil {
+		return rpc.Error(err)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	info.Size = w.Size()
+	h.audit(ctx, "snapshot saved on request", "index", info.Index, "bytes", info.Size)
+	return out.Send(&stellarv1.RaftSnapshotSaveResponse{Part: &stellarv1.RaftSnapshotSaveResponse_Done{Done: wire.FromSnapshot(info)}})
+}
+
+func (h raftHandler) SnapshotRestore(ctx context.Context, in *connect.ClientStream[stellarv1.RaftSnapshotRestoreRequest]) (*stellarv1.RaftSnapshotRestoreResponse, error) {
+	b, err := part[Snapshots](h.Server)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	r := rpc.NewChunkReader(func() ([]byte, error) {
+		if in.Receive() {
+			return in.Msg().GetChunk(), nil
+		}
+		if err := in.Err(); err != nil {
+			return nil, api.Errorf(api.CodeInvalid, "the snapshot was not sent to its end: %w", err)
+		}
+		return nil, io.EOF
+	})
+	out, err := b.RestoreSnapshot(ctx, r)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	h.audit(ctx, "snapshot restored on request", "index", out.Snapshot.Index, "generation", out.Generation)
+	return wire.FromRestored(out), nil
+}
