@@ -125,7 +125,6 @@ type Endpoint struct {
 	Grade        Grade
 	Source       string
 	Hostname     string
-	Strict       bool
 	Reason       string
 	Since        time.Time // when State was reached
 	Created      time.Time // the container's creation time

@@ -48,7 +48,6 @@ type Wish struct {
 	Hostname string
 	Ifname   string
 	MTU      int
-	Strict   bool
 	Source   string // "label" or "annotation": where stellar.io/network was found
 }
 
@@ -258,7 +257,8 @@ func (w *Wish) set(key string, v word) error {
 	case labelStrict:
 		switch v.value {
 		case "true":
-			w.Strict = true
+			// Better no network than a promise that is not kept.
+			return rejectf("strict", "%s=true: this version cannot hold a container until its network is up", key)
 		case "false":
 		default:
 			return bad("true or false")

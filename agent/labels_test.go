@@ -33,9 +33,9 @@ func TestParseWish(t *testing.T) {
 		{name: "none", in: image(m{labelNetwork: "none"}, nil)},
 		{name: "everything", in: image(m{
 			labelNetwork: "true", labelIP: "172.16.0.9", labelMAC: "02:00:00:00:00:01", labelHostname: "web.example",
-			labelIfname: "net1", labelMTU: "1400", labelStrict: "true"}, nil),
+			labelIfname: "net1", labelMTU: "1400", labelStrict: "false"}, nil),
 			want: &Wish{Network: "default", IP: netip.MustParseAddr("172.16.0.9"), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1},
-				Hostname: "web.example", Ifname: "net1", MTU: 1400, Strict: true, Source: "label"}},
+				Hostname: "web.example", Ifname: "net1", MTU: 1400, Source: "label"}},
 		{name: "annotation", in: events.Container{Annotations: m{labelNetwork: "true"}}, want: &Wish{Network: "default", Source: "annotation"}},
 		{name: "label before annotation", in: events.Container{Labels: m{labelNetwork: "false"}, Annotations: m{labelNetwork: "true"}}},
 		{name: "copied annotation whose label is gone", in: events.Container{Annotations: m{labelNetwork: "true"}},
@@ -101,7 +101,9 @@ func TestParseWish(t *testing.T) {
 		{name: "loopback", in: image(m{labelNetwork: "true", labelIfname: "lo"}, nil),
 			reason: `stellar.io/ifname="lo" is not an interface name of at most 15 characters`},
 		{name: "MTU", in: image(m{labelNetwork: "true", labelMTU: "+1500"}, nil), reason: `stellar.io/mtu="+1500" is not a number from 576 to 65535`},
-		{name: "strict", in: image(m{labelNetwork: "true", labelStrict: "yes"}, nil), reason: `stellar.io/strict="yes" is not true or false`},
+		{name: "strict", in: image(m{labelNetwork: "true", labelStrict: "true"}, nil),
+			reason: "stellar.io/strict=true: this version cannot hold a container until its network is up"},
+		{name: "neither strict nor not", in: image(m{labelNetwork: "true", labelStrict: "yes"}, nil), reason: `stellar.io/strict="yes" is not true or false`},
 		{name: "too long", in: image(m{labelNetwork: "true", labelHostname: strings.Repeat("a", 257)}, nil),
 			reason: "stellar.io/hostname is longer than 256 bytes"},
 	}

@@ -123,6 +123,9 @@ func (n *Node) Address(_ context.Context, a netip.Addr) (api.Address, error) {
 func (p *parts) holderKnows(a netip.Addr, out *api.Address) {
 	held, ok := p.holder.LookupAddr(a)
 	if !ok {
+		if out.State == api.AddressBound || out.State == api.AddressAttached {
+			out.State = api.AddressCooling // the replica has not heard of the release yet
+		}
 		return
 	}
 	out.State, out.Static, out.Provisional, out.Since = api.AddressBound, held.Static, held.Provisional, held.Since
