@@ -47,21 +47,20 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // VerifyServer checks, for a machine that has nothing but a token, that the
 // server on the other end is a member of the token's cluster: among its
 // certificates is the CA that the token names, and that CA signed the first one.
-// It returns the server's identity and the CA. The error wraps ErrWrongCA when
-// the CA is another one.
-func (t Token) VerifyServer(cs tls.ConnectionState, now time.Time) (Identity, *x509.Certificate, error) {
+// It returns the server's identity. The error wraps ErrWrongCA when the CA is
+// another one.
+func (t Token) VerifyServer(cs tls.ConnectionState, now time.Time) (Identity, error) {
 	if len(cs.PeerCertificates) == 0 {
-		return Identity{}, nil, ErrNoCertificate
+		return Identity{}, ErrNoCertificate
 	}
 	for _, c := range cs.PeerCertificates[1:] {
 		if spkiHash(c) != t.CAHash {
 			continue
 		}
 		if cluster, err := clusterOf(c); err != nil || cluster != t.Cluster {
-			return Identity{}, nil, fmt.Errorf("%w: its key is that of another cluster's", ErrWrongCA)
+			return Identity{}, fmt.Errorf("%w: its key is that of another cluster's", ErrWrongCA)
 		}
-		id, err := verify(cs.PeerCertificates, []*x509.Certificate{c}, t.Cluster, x509.ExtKeyUsageServerAuth, now)
-		return id, c, err
+		return verify(cs.PeerCertificates, []*x509.Certificate{c}, t.Cluster, x509.ExtKeyUsageServerAuth, now)
 	}
-	return Identity{}, nil, ErrWrongCA
+	return Identity{}, ErrWrongCA
 }
