@@ -13,7 +13,7 @@ declare -A needs=(
   [gcc]=gcc [nsenter]=util-linux [ping]=iputils-ping [busybox]=busybox-static
 )
 if [ "${1:-all}" = all ]; then
-  needs+=([conntrack]=conntrack [protoc]=protobuf-compiler [criu]=criu)
+  needs+=([conntrack]=conntrack [protoc]=protobuf-compiler)
 fi
 
 command -v go >/dev/null || { echo "deps: Go is missing; install Go $(sed -n 's/^go //p' go.mod) from https://go.dev/dl or your distribution" >&2; exit 1; }
