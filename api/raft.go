@@ -7,21 +7,28 @@ import (
 
 // States of a Raft peer.
 const (
-	RaftLeader      = "leader"
-	RaftFollower    = "follower"
-	RaftCandidate   = "candidate"
-	RaftUnreachable = "unreachable"
+	RaftLeader    = "leader"
+	RaftFollower  = "follower"
+	RaftCandidate = "candidate"
+	RaftSilent    = "silent"    // does not answer the leader
+	RaftRegressed = "regressed" // has lost entries that it had acknowledged
 )
 
 // RaftPeer is a server of Raft as this node knows it.
 type RaftPeer struct {
-	Node         string `json:"node"` // name; empty when no member has the id
-	ID           string `json:"id"`
-	Address      string `json:"address"`
-	State        string `json:"state"`
-	Voter        bool   `json:"voter"`
-	CommitIndex  uint64 `json:"commitIndex"`
-	TrailsLeader uint64 `json:"trailsLeaderBy"` // in entries
+	Node           string `json:"node"` // name; empty when no member has the id
+	ID             string `json:"id"`
+	Address        string `json:"address"`
+	State          string `json:"state"` // empty: not known
+	Voter          bool   `json:"voter"`
+	CommitIndex    uint64 `json:"commitIndex"`    // 0: not known
+	TrailsLeaderBy int64  `json:"trailsLeaderBy"` // entries; negative: not known
+}
+
+// RaftChange names a server of Raft that is to be changed.
+type RaftChange struct {
+	Node  string // id, when it reaches a backend
+	Force bool   // although a quorum would be lost, or just be met
 }
 
 // RaftStats is the condition of Raft on one node.
@@ -45,6 +52,9 @@ type RaftStats struct {
 	// more.
 	Tolerates int    `json:"tolerates"`
 	Error     string `json:"error"` // why Raft was stopped on this node; empty: it was not
+	// Ahead is the index of the leader's state that the node shows while its own
+	// Raft is behind; 0: it is not.
+	Ahead uint64 `json:"ahead"`
 }
 
 // MarshalJSON writes lastContactMs, milliseconds, null for never.
@@ -73,34 +83,31 @@ type SnapshotInfo struct {
 	Cluster    string `json:"cluster"`
 	Generation uint64 `json:"generation"`
 	Index      uint64 `json:"index"`
+	Term       uint64 `json:"term"`
 	Format     int    `json:"format"`
-	Size       int64  `json:"size"` // bytes
+	Size       int64  `json:"size"` // of the state, bytes
 	Hash       string `json:"hash"` // of the state, as RaftHash has it
-	Nodes      int    `json:"nodes"`
-	Subnets    int    `json:"subnets"` // held or quarantined
-	Leases     int    `json:"leases"`
 }
 
 // Restored is the answer to restoring a snapshot.
 type Restored struct {
 	Snapshot   SnapshotInfo `json:"snapshot"`
 	Generation uint64       `json:"generation"` // the new one of the cluster
+	Index      uint64       `json:"index"`      // of the state after the restore
+	Backup     string       `json:"backup"`     // file on the leader with the state before it
 }
 
-// Recovery is what an offline recovery did, or would do.
+// Recovery is what an offline recovery found and did. Of the survivors of a
+// cluster the one with the highest term, and of those with the highest index, has
+// every entry that was acknowledged, if any of them has.
 type Recovery struct {
-	Cluster    string       `json:"cluster"`
-	Node       string       `json:"node"`  // the one voter of the recovered cluster
-	Index      uint64       `json:"index"` // of the last entry in the log: compare survivors by it
-	Term       uint64       `json:"term"`
-	Generation uint64       `json:"generation"` // the new one
-	Dropped    []RaftServer `json:"dropped"`    // servers that are in Raft no more
-	Done       bool         `json:"done"`       // false: it was only looked at
-}
-
-// RaftServer names a server of Raft.
-type RaftServer struct {
-	Node  string `json:"node"`
-	ID    string `json:"id"`
-	Voter bool   `json:"voter"`
+	Cluster    string `json:"cluster"`
+	Node       string `json:"node"`
+	Term       uint64 `json:"term"`  // of the last entry in its log
+	Index      uint64 `json:"index"` // of the last entry in its log
+	Servers    int    `json:"servers"`
+	Voters     int    `json:"voters"`
+	Generation uint64 `json:"generation"` // after the recovery
+	Backup     string `json:"backup"`     // directory with the store as it was; empty: it was only looked at
+	Done       bool   `json:"done"`       // false: it was only looked at
 }

@@ -24,9 +24,10 @@ func (c *Client) RaftStats(ctx context.Context) (api.RaftStats, error) {
 	return wire.ToRaftStats(m), c.fail(ctx, err)
 }
 
-// RaftHash returns the hash of the node's replicated state.
-func (c *Client) RaftHash(ctx context.Context) (api.RaftHash, error) {
-	m, err := c.raft.Hash(ctx, &stellarv1.RaftHashRequest{})
+// RaftHash returns the hash of the node's replicated state, at 0 of the present
+// one, else once it is at that index.
+func (c *Client) RaftHash(ctx context.Context, at uint64) (api.RaftHash, error) {
+	m, err := c.raft.Hash(ctx, &stellarv1.RaftHashRequest{At: at})
 	return wire.ToRaftHash(m), c.fail(ctx, err)
 }
 
@@ -38,20 +39,20 @@ func (c *Client) TransferLeader(ctx context.Context, name string) (string, error
 }
 
 // PromotePeer makes a server a voter.
-func (c *Client) PromotePeer(ctx context.Context, name string) (api.RaftPeer, error) {
-	m, err := c.raft.Promote(ctx, &stellarv1.RaftPromoteRequest{Node: name})
+func (c *Client) PromotePeer(ctx context.Context, r api.RaftChange) (api.RaftPeer, error) {
+	m, err := c.raft.Promote(ctx, &stellarv1.RaftPromoteRequest{Node: r.Node, Force: r.Force})
 	return wire.ToPeer(m.GetPeer()), c.fail(ctx, err)
 }
 
 // DemotePeer takes a server's vote.
-func (c *Client) DemotePeer(ctx context.Context, name string) (api.RaftPeer, error) {
-	m, err := c.raft.Demote(ctx, &stellarv1.RaftDemoteRequest{Node: name})
+func (c *Client) DemotePeer(ctx context.Context, r api.RaftChange) (api.RaftPeer, error) {
+	m, err := c.raft.Demote(ctx, &stellarv1.RaftDemoteRequest{Node: r.Node, Force: r.Force})
 	return wire.ToPeer(m.GetPeer()), c.fail(ctx, err)
 }
 
 // RemovePeer takes a server out of Raft.
-func (c *Client) RemovePeer(ctx context.Context, name string) (api.RaftPeer, error) {
-	m, err := c.raft.Remove(ctx, &stellarv1.RaftRemoveRequest{Node: name})
+func (c *Client) RemovePeer(ctx context.Context, r api.RaftChange) (api.RaftPeer, error) {
+	m, err := c.raft.Remove(ctx, &stellarv1.RaftRemoveRequest{Node: r.Node, Force: r.Force})
 	return wire.ToPeer(m.GetPeer()), c.fail(ctx, err)
 }
 
@@ -65,9 +66,9 @@ func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer) (api.SnapshotInf
 		return api.SnapshotInfo{}, c.fail(ctx, err)
 	}
 	var size int64
-	var done *stellarv1.Snapshot
-	for done == nil && stream.Receive() {
-		if done = stream.Msg().GetDone(); done != nil {
+	var end *stellarv1.SnapshotEnd
+	for stream.Receive() {
+		if end = stream.Msg().GetEnd(); end != nil {
 			break
 		}
 		n, err := w.Write(stream.Msg().GetChunk())
@@ -83,10 +84,10 @@ func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer) (api.SnapshotInf
 	switch {
 	case err != nil:
 		return api.SnapshotInfo{}, err
-	case done == nil || done.GetSize() != size:
+	case end == nil || end.GetBytes() != size:
 		return api.SnapshotInfo{}, api.Errorf(api.CodeInternal, "%s sent %d bytes of a snapshot that is longer", c.name, size)
 	}
-	return wire.ToSnapshot(done), nil
+	return wire.ToSnapshot(end.GetSnapshot()), nil
 }
 
 // RestoreSnapshot sends a snapshot and returns when it is the state of the

@@ -51,8 +51,7 @@ var rules = []Rule{
 
 	{peerv1connect.JoinJoinProcedure, Allow, Allow, Allow, Allow, Allow}, // the token is the right; members pass it on
 
-	{peerv1connect.PeerForwardProcedure, Own, Own, Own, Own, Deny}, // as CheckEnvelope says
-	members(peerv1connect.PeerReadIndexProcedure),
+	{peerv1connect.PeerForwardProcedure, Own, Own, Own, Own, Deny}, // as CheckForward says
 	members(peerv1connect.PeerFetchStateProcedure),
 	{peerv1connect.PeerAnnounceProcedure, Own, Own, Own, Own, Deny},
 	{peerv1connect.PeerWhoAmIProcedure, Own, Own, Own, Own, Deny},

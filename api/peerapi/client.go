@@ -47,22 +47,25 @@ func NewClient(hc *http.Client, base, name string) *Client {
 	}
 }
 
-// Forward has the other node propose an envelope and returns the encoded answer.
-// Only after api.CodeUnknownOutcome, api.CodeTimeout and a cancelled ctx may it
-// be committed.
-func (c *Client) Forward(ctx context.Context, envelope []byte) ([]byte, error) {
+// Forward sends a request of raftstore (Config.Forward) to the leader and returns
+// the answer. Sent tells what an error means.
+func (c *Client) Forward(ctx context.Context, request []byte) (answer []byte, err error) {
 	var m *peerv1.ForwardResponse
-	err := c.change(ctx, func(ctx context.Context) (err error) {
-		m, err = c.peer.Forward(ctx, &peerv1.ForwardRequest{Envelope: envelope})
+	err = c.change(ctx, func(ctx context.Context) (err error) {
+		m, err = c.peer.Forward(ctx, &peerv1.ForwardRequest{Request: request})
 		return err
 	})
 	return m.GetAnswer(), err
 }
 
-// ReadIndex asks the leader how far a linearizable read must have applied.
-func (c *Client) ReadIndex(ctx context.Context) (ReadIndex, error) {
-	m, err := c.peer.ReadIndex(ctx, &peerv1.ReadIndexRequest{})
-	return ReadIndex{Index: m.GetIndex(), Term: m.GetTerm()}, c.fail(ctx, err)
+// Sent reports whether a request that ended with err may have been executed: the
+// connection broke, or the time was over. Else it was refused or never sent.
+func Sent(err error) bool {
+	switch api.CodeOf(err) {
+	case api.CodeUnknownOutcome, api.CodeTimeout, api.CodeInternal:
+		return true
+	}
+	return false
 }
 
 // Announce tells where this node is reached now.

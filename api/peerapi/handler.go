@@ -13,7 +13,7 @@ import (
 	"stellar.io/stellar/api/internal/rpc"
 	peerv1 "stellar.io/stellar/api/stellar/peer/v1"
 	"stellar.io/stellar/api/stellar/peer/v1/peerv1connect"
-	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
 )
 
 // maxCSR bounds a certificate request; real ones have a few hundred bytes.
@@ -30,13 +30,9 @@ type Backend interface {
 
 // Consensus is what nodes ask of the leader, or of one that is ahead.
 type Consensus interface {
-	// Forward proposes an envelope that CheckEnvelope has passed and returns the
-	// encoded answer. api.CodeNoLeader when this node does not lead; then it was
-	// not proposed. api.CodeUnknownOutcome when it may be committed.
-	Forward(ctx context.Context, c Caller, envelope []byte) (answer []byte, err error)
-	// ReadIndex is answered by a leader that has just confirmed that it leads;
-	// api.CodeNoLeader by any other node.
-	ReadIndex(ctx context.Context) (ReadIndex, error)
+	// Forward executes a request that CheckForward has passed
+	// (raftstore.Store.HandleForward) and returns the answer.
+	Forward(ctx context.Context, request []byte) (answer []byte, err error)
 	// FetchState writes the applied state as a snapshot.
 	FetchState(ctx context.Context, w io.Writer) error
 }
@@ -134,27 +130,19 @@ func caller(ctx context.Context) Caller {
 
 func (h *handler) Forward(ctx context.Context, m *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
 	c := caller(ctx)
-	e, err := ipam.DecodeEnvelope(m.GetEnvelope())
+	f, err := raftstore.InspectForward(m.GetRequest())
 	if err != nil {
+		return nil, rpc.Error(api.Errorf(api.CodeInvalid, "%w", err))
+	}
+	if err := CheckForward(c, f); err != nil {
+		h.log.Warn("forwarded request refused", "node", c.Name, "id", c.Node, "err", err)
 		return nil, rpc.Error(err)
 	}
-	if err := CheckEnvelope(c, e); err != nil {
-		h.log.Warn("envelope refused", "node", c.Name, "id", c.Node, "err", err)
-		return nil, rpc.Error(err)
-	}
-	answer, err := h.backend.Forward(ctx, c, m.GetEnvelope())
+	answer, err := h.backend.Forward(ctx, m.GetRequest())
 	if err != nil {
 		return nil, rpc.Error(err)
 	}
 	return &peerv1.ForwardResponse{Answer: answer}, nil
-}
-
-func (h *handler) ReadIndex(ctx context.Context, _ *peerv1.ReadIndexRequest) (*peerv1.ReadIndexResponse, error) {
-	r, err := h.backend.ReadIndex(ctx)
-	if err != nil {
-		return nil, rpc.Error(err)
-	}
-	return &peerv1.ReadIndexResponse{Index: r.Index, Term: r.Term}, nil
 }
 
 func (h *handler) FetchState(ctx context.Context, _ *peerv1.FetchStateRequest, out *connect.ServerStream[peerv1.FetchStateResponse]) error {

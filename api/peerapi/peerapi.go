@@ -1,7 +1,7 @@
 // Package peerapi is what the nodes of a cluster ask of each other: the Peer
 // service for members, who have shown a certificate, and the Join service for
 // those who have only a token. It says what each certificate may ask (Allowed,
-// CheckEnvelope), serves both, and calls them. Connections are not made here:
+// CheckForward), serves both, and calls them. Connections are not made here:
 // package internal/peer has them, and says who is at their other end.
 package peerapi
 
@@ -55,12 +55,6 @@ type Standing struct {
 	Epoch      ipam.Epoch
 	Draining   bool
 	Index      uint64 // up to which the answering node has applied
-}
-
-// ReadIndex is the answer of a leader that has confirmed that it leads.
-type ReadIndex struct {
-	Index uint64
-	Term  uint64
 }
 
 // Announcement tells where a node is reached and which version it runs.

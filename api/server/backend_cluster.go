@@ -53,7 +53,9 @@ type NodeAdmin interface {
 type RaftStatus interface {
 	RaftPeers(ctx context.Context) ([]api.RaftPeer, error)
 	RaftStats(ctx context.Context) (api.RaftStats, error)
-	RaftHash(ctx context.Context) (api.RaftHash, error)
+	// RaftHash waits until the state is at that index, a conflict when it is past
+	// it; 0 is the present state.
+	RaftHash(ctx context.Context, at uint64) (api.RaftHash, error)
 	// Linearize returns when this node's state has everything that was committed
 	// before the call; api.CodeNoLeader when nobody can tell.
 	Linearize(ctx context.Context) error
@@ -65,9 +67,9 @@ type RaftAdmin interface {
 	// TransferLeader returns the leader's name once the new one leads; id "" is
 	// the best of the others.
 	TransferLeader(ctx context.Context, id string) (leader string, err error)
-	PromotePeer(ctx context.Context, id string) (api.RaftPeer, error)
-	DemotePeer(ctx context.Context, id string) (api.RaftPeer, error)
-	RemovePeer(ctx context.Context, id string) (api.RaftPeer, error)
+	PromotePeer(ctx context.Context, c api.RaftChange) (api.RaftPeer, error)
+	DemotePeer(ctx context.Context, c api.RaftChange) (api.RaftPeer, error)
+	RemovePeer(ctx context.Context, c api.RaftChange) (api.RaftPeer, error)
 }
 
 // Snapshots are saved and restored whole.

@@ -47,12 +47,12 @@ func (h raftHandler) Stats(ctx context.Context, _ *stellarv1.RaftStatsRequest) (
 	return wire.FromRaftStats(s), nil
 }
 
-func (h raftHandler) Hash(ctx context.Context, _ *stellarv1.RaftHashRequest) (*stellarv1.RaftHashResponse, error) {
+func (h raftHandler) Hash(ctx context.Context, m *stellarv1.RaftHashRequest) (*stellarv1.RaftHashResponse, error) {
 	b, err := part[RaftStatus](h.Server)
 	if err != nil {
 		return nil, rpc.Error(err)
 	}
-	s, err := b.RaftHash(ctx)
+	s, err := b.RaftHash(ctx, m.GetAt())
 	if err != nil {
 		return nil, rpc.Error(err)
 	}
@@ -89,26 +89,28 @@ func (h raftHandler) TransferLeader(ctx context.Context, m *stellarv1.RaftTransf
 	return &stellarv1.RaftTransferLeaderResponse{Leader: leader}, nil
 }
 
-// change resolves a server's name and applies one of RaftAdmin's methods.
-func (h raftHandler) change(ctx context.Context, name, msg string, do func(RaftAdmin) func(context.Context, string) (api.RaftPeer, error)) (*stellarv1.RaftPeer, error) {
+// changeFunc is one of RaftAdmin's methods, as a method expression.
+type changeFunc func(RaftAdmin, context.Context, api.RaftChange) (api.RaftPeer, error)
+
+// change resolves a server's name and changes it.
+func (h raftHandler) change(ctx context.Context, c api.RaftChange, msg string, do changeFunc) (*stellarv1.RaftPeer, error) {
 	b, err := part[RaftAdmin](h.Server)
 	if err != nil {
 		return nil, rpc.Error(err)
 	}
-	id, err := h.resolve(ctx, name)
+	if c.Node, err = h.resolve(ctx, c.Node); err != nil {
+		return nil, rpc.Error(err)
+	}
+	p, err := do(b, ctx, c)
 	if err != nil {
 		return nil, rpc.Error(err)
 	}
-	p, err := do(b)(ctx, id)
-	if err != nil {
-		return nil, rpc.Error(err)
-	}
-	h.audit(ctx, msg, "node", p.Node, "id", p.ID)
+	h.audit(ctx, msg, "node", p.Node, "id", p.ID, "force", c.Force)
 	return wire.FromPeer(p), nil
 }
 
 func (h raftHandler) Promote(ctx context.Context, m *stellarv1.RaftPromoteRequest) (*stellarv1.RaftPromoteResponse, error) {
-	p, err := h.change(ctx, m.GetNode(), "promoted to voter on request", func(b RaftAdmin) func(context.Context, string) (api.RaftPeer, error) { return b.PromotePeer })
+	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "promoted to voter on request", RaftAdmin.PromotePeer)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +118,7 @@ func (h raftHandler) Promote(ctx context.Context, m *stellarv1.RaftPromoteReques
 }
 
 func (h raftHandler) Demote(ctx context.Context, m *stellarv1.RaftDemoteRequest) (*stellarv1.RaftDemoteResponse, error) {
-	p, err := h.change(ctx, m.GetNode(), "demoted on request", func(b RaftAdmin) func(context.Context, string) (api.RaftPeer, error) { return b.DemotePeer })
+	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "demoted on request", RaftAdmin.DemotePeer)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +126,7 @@ func (h raftHandler) Demote(ctx context.Context, m *stellarv1.RaftDemoteRequest)
 }
 
 func (h raftHandler) Remove(ctx context.Context, m *stellarv1.RaftRemoveRequest) (*stellarv1.RaftRemoveResponse, error) {
-	p, err := h.change(ctx, m.GetNode(), "taken out of raft on request", func(b RaftAdmin) func(context.Context, string) (api.RaftPeer, error) { return b.RemovePeer })
+	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "taken out of raft on request", RaftAdmin.RemovePeer)
 	if err != nil {
 		return nil, err
 	}
@@ -146,9 +148,9 @@ func (h raftHandler) SnapshotSave(ctx context.Context, _ *stellarv1.RaftSnapshot
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	info.Size = w.Size()
-	h.audit(ctx, "snapshot saved on request", "index", info.Index, "bytes", info.Size)
-	return out.Send(&stellarv1.RaftSnapshotSaveResponse{Part: &stellarv1.RaftSnapshotSaveResponse_Done{Done: wire.FromSnapshot(info)}})
+	h.audit(ctx, "snapshot saved on request", "index", info.Index, "bytes", w.Size())
+	end := &stellarv1.SnapshotEnd{Snapshot: wire.FromSnapshot(info), Bytes: w.Size()}
+	return out.Send(&stellarv1.RaftSnapshotSaveResponse{Part: &stellarv1.RaftSnapshotSaveResponse_End{End: end}})
 }
 
 func (h raftHandler) SnapshotRestore(ctx context.Context, in *connect.ClientStream[stellarv1.RaftSnapshotRestoreRequest]) (*stellarv1.RaftSnapshotRestoreResponse, error) {

@@ -58,7 +58,7 @@ var may = map[string][]string{
 	"api/stellar/v1/stellarv1connect":   {"api/stellar/v1"},
 	"api/stellar/peer/v1/peerv1connect": {"api/stellar/peer/v1"},
 	"api/peerapi": {
-		"api", "api/internal/rpc", "api/stellar/peer/v1", "api/stellar/peer/v1/peerv1connect", "api/stellar/v1/stellarv1connect", "ipam",
+		"api", "api/internal/rpc", "api/stellar/peer/v1", "api/stellar/peer/v1/peerv1connect", "api/stellar/v1/stellarv1connect", "ipam", "raftstore",
 	},
 	"api/server": {
 		"api", "api/internal/rpc", "api/internal/wire", "api/peerapi", "api/stellar/v1", "api/stellar/v1/stellarv1connect", "ipam", "raftstore",

@@ -11,7 +11,7 @@ import (
 func FromPeer(p api.RaftPeer) *stellarv1.RaftPeer {
 	return &stellarv1.RaftPeer{
 		Node: p.Node, Id: p.ID, Address: p.Address, State: p.State, Voter: p.Voter,
-		CommitIndex: p.CommitIndex, TrailsLeaderBy: p.TrailsLeader,
+		CommitIndex: p.CommitIndex, TrailsLeaderBy: p.TrailsLeaderBy,
 	}
 }
 
@@ -19,7 +19,7 @@ func FromPeer(p api.RaftPeer) *stellarv1.RaftPeer {
 func ToPeer(m *stellarv1.RaftPeer) api.RaftPeer {
 	return api.RaftPeer{
 		Node: m.GetNode(), ID: m.GetId(), Address: m.GetAddress(), State: m.GetState(), Voter: m.GetVoter(),
-		CommitIndex: m.GetCommitIndex(), TrailsLeader: m.GetTrailsLeaderBy(),
+		CommitIndex: m.GetCommitIndex(), TrailsLeaderBy: m.GetTrailsLeaderBy(),
 	}
 }
 
@@ -29,7 +29,7 @@ func FromRaftStats(s api.RaftStats) *stellarv1.RaftStatsResponse {
 		Node: s.Node, State: s.State, Term: s.Term, Leader: s.Leader,
 		LastIndex: s.LastIndex, CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, SnapshotIndex: s.SnapshotIndex,
 		Voters: int32(s.Voters), Servers: int32(s.Servers), LogBytes: s.LogBytes,
-		Generation: s.Generation, Tolerates: int32(s.Tolerates), Error: text(s.Error),
+		Generation: s.Generation, Tolerates: int32(s.Tolerates), Error: text(s.Error), Ahead: s.Ahead,
 	}
 	if s.LastContact >= 0 {
 		m.LastContact = durationpb.New(s.LastContact)
@@ -43,7 +43,7 @@ func ToRaftStats(m *stellarv1.RaftStatsResponse) api.RaftStats {
 		Node: m.GetNode(), State: m.GetState(), Term: m.GetTerm(), Leader: m.GetLeader(),
 		LastIndex: m.GetLastIndex(), CommitIndex: m.GetCommitIndex(), AppliedIndex: m.GetAppliedIndex(), SnapshotIndex: m.GetSnapshotIndex(),
 		Voters: int(m.GetVoters()), Servers: int(m.GetServers()), LogBytes: m.GetLogBytes(),
-		Generation: m.GetGeneration(), Tolerates: int(m.GetTolerates()), Error: m.GetError(), LastContact: -1,
+		Generation: m.GetGeneration(), Tolerates: int(m.GetTolerates()), Error: m.GetError(), Ahead: m.GetAhead(), LastContact: -1,
 	}
 	if m.GetLastContact() != nil {
 		s.LastContact = m.GetLastContact().AsDuration()
@@ -64,25 +64,24 @@ func ToRaftHash(m *stellarv1.RaftHashResponse) api.RaftHash {
 // FromSnapshot makes the message of what a snapshot holds.
 func FromSnapshot(s api.SnapshotInfo) *stellarv1.Snapshot {
 	return &stellarv1.Snapshot{
-		Cluster: s.Cluster, Generation: s.Generation, Index: s.Index, Format: int32(s.Format), Size: s.Size, Hash: s.Hash,
-		Nodes: int32(s.Nodes), Subnets: int32(s.Subnets), Leases: int32(s.Leases),
+		Cluster: s.Cluster, Generation: s.Generation, Index: s.Index, Term: s.Term, Format: uint32(s.Format), Size: s.Size, Hash: s.Hash,
 	}
 }
 
 // ToSnapshot reads what a snapshot holds.
 func ToSnapshot(m *stellarv1.Snapshot) api.SnapshotInfo {
 	return api.SnapshotInfo{
-		Cluster: m.GetCluster(), Generation: m.GetGeneration(), Index: m.GetIndex(), Format: int(m.GetFormat()), Size: m.GetSize(), Hash: m.GetHash(),
-		Nodes: int(m.GetNodes()), Subnets: int(m.GetSubnets()), Leases: int(m.GetLeases()),
+		Cluster: m.GetCluster(), Generation: m.GetGeneration(), Index: m.GetIndex(), Term: m.GetTerm(),
+		Format: int(m.GetFormat()), Size: m.GetSize(), Hash: m.GetHash(),
 	}
 }
 
 // FromRestored makes the message of a restored snapshot.
 func FromRestored(r api.Restored) *stellarv1.RaftSnapshotRestoreResponse {
-	return &stellarv1.RaftSnapshotRestoreResponse{Snapshot: FromSnapshot(r.Snapshot), Generation: r.Generation}
+	return &stellarv1.RaftSnapshotRestoreResponse{Snapshot: FromSnapshot(r.Snapshot), Generation: r.Generation, Index: r.Index, Backup: text(r.Backup)}
 }
 
 // ToRestored reads a restored snapshot.
 func ToRestored(m *stellarv1.RaftSnapshotRestoreResponse) api.Restored {
-	return api.Restored{Snapshot: ToSnapshot(m.GetSnapshot()), Generation: m.GetGeneration()}
+	return api.Restored{Snapshot: ToSnapshot(m.GetSnapshot()), Generation: m.GetGeneration(), Index: m.GetIndex(), Backup: m.GetBackup()}
 }

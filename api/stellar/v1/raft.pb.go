@@ -108,11 +108,14 @@ type RaftPeer struct {
 	Node    string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Id      string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	// leader, follower, candidate or unreachable.
-	State          string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
-	Voter          bool   `protobuf:"varint,5,opt,name=voter,proto3" json:"voter,omitempty"`
-	CommitIndex    uint64 `protobuf:"varint,6,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
-	TrailsLeaderBy uint64 `protobuf:"varint,7,opt,name=trails_leader_by,json=trailsLeaderBy,proto3" json:"trails_leader_by,omitempty"`
+	// leader, follower, candidate; silent: does not answer the leader; regressed:
+	// has lost entries that it had acknowledged. Empty: not known.
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Voter bool   `protobuf:"varint,5,opt,name=voter,proto3" json:"voter,omitempty"`
+	// 0: not known.
+	CommitIndex uint64 `protobuf:"varint,6,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	// Entries; negative: not known.
+	TrailsLeaderBy int64 `protobuf:"varint,7,opt,name=trails_leader_by,json=trailsLeaderBy,proto3" json:"trails_leader_by,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -189,7 +192,7 @@ func (x *RaftPeer) GetCommitIndex() uint64 {
 	return 0
 }
 
-func (x *RaftPeer) GetTrailsLeaderBy() uint64 {
+func (x *RaftPeer) GetTrailsLeaderBy() int64 {
 	if x != nil {
 		return x.TrailsLeaderBy
 	}
@@ -252,7 +255,10 @@ type RaftStatsResponse struct {
 	// How many voters may fail before the cluster cannot decide any more.
 	Tolerates int32 `protobuf:"varint,14,opt,name=tolerates,proto3" json:"tolerates,omitempty"`
 	// Why Raft was stopped on this node; empty: it was not.
-	Error         string `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"`
+	// Index of the leader's state that is shown while this node is behind; 0: it is
+	// not.
+	Ahead         uint64 `protobuf:"varint,16,opt,name=ahead,proto3" json:"ahead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +398,13 @@ func (x *RaftStatsResponse) GetError() string {
 	return ""
 }
 
+func (x *RaftStatsResponse) GetAhead() uint64 {
+	if x != nil {
+		return x.Ahead
+	}
+	return 0
+}
+
 type RaftTransferLeaderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: the best of the others.
@@ -483,8 +496,10 @@ func (x *RaftTransferLeaderResponse) GetLeader() string {
 }
 
 type RaftPromoteRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Although a quorum would then just be met.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +539,13 @@ func (x *RaftPromoteRequest) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *RaftPromoteRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RaftPromoteResponse struct {
@@ -573,6 +595,7 @@ func (x *RaftPromoteResponse) GetPeer() *RaftPeer {
 type RaftDemoteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,6 +635,13 @@ func (x *RaftDemoteRequest) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *RaftDemoteRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RaftDemoteResponse struct {
@@ -661,6 +691,7 @@ func (x *RaftDemoteResponse) GetPeer() *RaftPeer {
 type RaftRemoveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -700,6 +731,13 @@ func (x *RaftRemoveRequest) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *RaftRemoveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RaftRemoveResponse struct {
@@ -747,7 +785,9 @@ func (x *RaftRemoveResponse) GetPeer() *RaftPeer {
 }
 
 type RaftHashRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Wait until the state is at this index; 0: the present state.
+	At            uint64 `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -780,6 +820,13 @@ func (x *RaftHashRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RaftHashRequest.ProtoReflect.Descriptor instead.
 func (*RaftHashRequest) Descriptor() ([]byte, []int) {
 	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RaftHashRequest) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
 }
 
 type RaftHashResponse struct {
@@ -848,13 +895,12 @@ type Snapshot struct {
 	Cluster    string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	Index      uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
-	Format     int32                  `protobuf:"varint,4,opt,name=format,proto3" json:"format,omitempty"`
-	Size       int64                  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	Term       uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
+	Format     uint32                 `protobuf:"varint,5,opt,name=format,proto3" json:"format,omitempty"`
+	// Bytes of the state.
+	Size int64 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
 	// Of the state, as Hash has it.
-	Hash          string `protobuf:"bytes,6,opt,name=hash,proto3" json:"hash,omitempty"`
-	Nodes         int32  `protobuf:"varint,7,opt,name=nodes,proto3" json:"nodes,omitempty"`
-	Subnets       int32  `protobuf:"varint,8,opt,name=subnets,proto3" json:"subnets,omitempty"`
-	Leases        int32  `protobuf:"varint,9,opt,name=leases,proto3" json:"leases,omitempty"`
+	Hash          string `protobuf:"bytes,7,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -910,7 +956,14 @@ func (x *Snapshot) GetIndex() uint64 {
 	return 0
 }
 
-func (x *Snapshot) GetFormat() int32 {
+func (x *Snapshot) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Snapshot) GetFormat() uint32 {
 	if x != nil {
 		return x.Format
 	}
@@ -931,23 +984,56 @@ func (x *Snapshot) GetHash() string {
 	return ""
 }
 
-func (x *Snapshot) GetNodes() int32 {
-	if x != nil {
-		return x.Nodes
-	}
-	return 0
+// SnapshotEnd says that nothing is missing.
+type SnapshotEnd struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Of all chunks.
+	Bytes         int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Snapshot) GetSubnets() int32 {
-	if x != nil {
-		return x.Subnets
-	}
-	return 0
+func (x *SnapshotEnd) Reset() {
+	*x = SnapshotEnd{}
+	mi := &file_stellar_v1_raft_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
 }
 
-func (x *Snapshot) GetLeases() int32 {
+func (x *SnapshotEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotEnd) ProtoMessage() {}
+
+func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_raft_proto_msgTypes[16]
 	if x != nil {
-		return x.Leases
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
+func (*SnapshotEnd) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SnapshotEnd) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *SnapshotEnd) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
 	}
 	return 0
 }
@@ -960,7 +1046,7 @@ type RaftSnapshotSaveRequest struct {
 
 func (x *RaftSnapshotSaveRequest) Reset() {
 	*x = RaftSnapshotSaveRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[16]
+	mi := &file_stellar_v1_raft_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1058,7 @@ func (x *RaftSnapshotSaveRequest) String() string {
 func (*RaftSnapshotSaveRequest) ProtoMessage() {}
 
 func (x *RaftSnapshotSaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[16]
+	mi := &file_stellar_v1_raft_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1071,7 @@ func (x *RaftSnapshotSaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshotSaveRequest.ProtoReflect.Descriptor instead.
 func (*RaftSnapshotSaveRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{16}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{17}
 }
 
 type RaftSnapshotSaveResponse struct {
@@ -993,7 +1079,7 @@ type RaftSnapshotSaveResponse struct {
 	// Types that are valid to be assigned to Part:
 	//
 	//	*RaftSnapshotSaveResponse_Chunk
-	//	*RaftSnapshotSaveResponse_Done
+	//	*RaftSnapshotSaveResponse_End
 	Part          isRaftSnapshotSaveResponse_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1001,7 +1087,7 @@ type RaftSnapshotSaveResponse struct {
 
 func (x *RaftSnapshotSaveResponse) Reset() {
 	*x = RaftSnapshotSaveResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[17]
+	mi := &file_stellar_v1_raft_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1099,7 @@ func (x *RaftSnapshotSaveResponse) String() string {
 func (*RaftSnapshotSaveResponse) ProtoMessage() {}
 
 func (x *RaftSnapshotSaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[17]
+	mi := &file_stellar_v1_raft_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1112,7 @@ func (x *RaftSnapshotSaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshotSaveResponse.ProtoReflect.Descriptor instead.
 func (*RaftSnapshotSaveResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{17}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RaftSnapshotSaveResponse) GetPart() isRaftSnapshotSaveResponse_Part {
@@ -1045,10 +1131,10 @@ func (x *RaftSnapshotSaveResponse) GetChunk() []byte {
 	return nil
 }
 
-func (x *RaftSnapshotSaveResponse) GetDone() *Snapshot {
+func (x *RaftSnapshotSaveResponse) GetEnd() *SnapshotEnd {
 	if x != nil {
-		if x, ok := x.Part.(*RaftSnapshotSaveResponse_Done); ok {
-			return x.Done
+		if x, ok := x.Part.(*RaftSnapshotSaveResponse_End); ok {
+			return x.End
 		}
 	}
 	return nil
@@ -1062,13 +1148,13 @@ type RaftSnapshotSaveResponse_Chunk struct {
 	Chunk []byte `protobuf:"bytes,1,opt,name=chunk,proto3,oneof"`
 }
 
-type RaftSnapshotSaveResponse_Done struct {
-	Done *Snapshot `protobuf:"bytes,2,opt,name=done,proto3,oneof"`
+type RaftSnapshotSaveResponse_End struct {
+	End *SnapshotEnd `protobuf:"bytes,2,opt,name=end,proto3,oneof"`
 }
 
 func (*RaftSnapshotSaveResponse_Chunk) isRaftSnapshotSaveResponse_Part() {}
 
-func (*RaftSnapshotSaveResponse_Done) isRaftSnapshotSaveResponse_Part() {}
+func (*RaftSnapshotSaveResponse_End) isRaftSnapshotSaveResponse_Part() {}
 
 type RaftSnapshotRestoreRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1079,7 +1165,7 @@ type RaftSnapshotRestoreRequest struct {
 
 func (x *RaftSnapshotRestoreRequest) Reset() {
 	*x = RaftSnapshotRestoreRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[18]
+	mi := &file_stellar_v1_raft_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1177,7 @@ func (x *RaftSnapshotRestoreRequest) String() string {
 func (*RaftSnapshotRestoreRequest) ProtoMessage() {}
 
 func (x *RaftSnapshotRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[18]
+	mi := &file_stellar_v1_raft_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1190,7 @@ func (x *RaftSnapshotRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshotRestoreRequest.ProtoReflect.Descriptor instead.
 func (*RaftSnapshotRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{18}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RaftSnapshotRestoreRequest) GetChunk() []byte {
@@ -1118,14 +1204,18 @@ type RaftSnapshotRestoreResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Snapshot *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// The new generation of the cluster.
-	Generation    uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Of the state after the restore.
+	Index uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// File on the leader with the state before it.
+	Backup        string `protobuf:"bytes,4,opt,name=backup,proto3" json:"backup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RaftSnapshotRestoreResponse) Reset() {
 	*x = RaftSnapshotRestoreResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[19]
+	mi := &file_stellar_v1_raft_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1227,7 @@ func (x *RaftSnapshotRestoreResponse) String() string {
 func (*RaftSnapshotRestoreResponse) ProtoMessage() {}
 
 func (x *RaftSnapshotRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[19]
+	mi := &file_stellar_v1_raft_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1240,7 @@ func (x *RaftSnapshotRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshotRestoreResponse.ProtoReflect.Descriptor instead.
 func (*RaftSnapshotRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{19}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RaftSnapshotRestoreResponse) GetSnapshot() *Snapshot {
@@ -1165,6 +1255,20 @@ func (x *RaftSnapshotRestoreResponse) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *RaftSnapshotRestoreResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *RaftSnapshotRestoreResponse) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
 }
 
 var File_stellar_v1_raft_proto protoreflect.FileDescriptor
@@ -1183,8 +1287,8 @@ const file_stellar_v1_raft_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x14\n" +
 	"\x05voter\x18\x05 \x01(\bR\x05voter\x12!\n" +
 	"\fcommit_index\x18\x06 \x01(\x04R\vcommitIndex\x12(\n" +
-	"\x10trails_leader_by\x18\a \x01(\x04R\x0etrailsLeaderBy\"\x12\n" +
-	"\x10RaftStatsRequest\"\xd8\x03\n" +
+	"\x10trails_leader_by\x18\a \x01(\x03R\x0etrailsLeaderBy\"\x12\n" +
+	"\x10RaftStatsRequest\"\xee\x03\n" +
 	"\x11RaftStatsResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
@@ -1204,52 +1308,60 @@ const file_stellar_v1_raft_proto_rawDesc = "" +
 	"generation\x18\r \x01(\x04R\n" +
 	"generation\x12\x1c\n" +
 	"\ttolerates\x18\x0e \x01(\x05R\ttolerates\x12\x14\n" +
-	"\x05error\x18\x0f \x01(\tR\x05error\"/\n" +
+	"\x05error\x18\x0f \x01(\tR\x05error\x12\x14\n" +
+	"\x05ahead\x18\x10 \x01(\x04R\x05ahead\"/\n" +
 	"\x19RaftTransferLeaderRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"4\n" +
 	"\x1aRaftTransferLeaderResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader\"(\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\">\n" +
 	"\x12RaftPromoteRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"?\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"?\n" +
 	"\x13RaftPromoteResponse\x12(\n" +
-	"\x04peer\x18\x01 \x01(\v2\x14.stellar.v1.RaftPeerR\x04peer\"'\n" +
+	"\x04peer\x18\x01 \x01(\v2\x14.stellar.v1.RaftPeerR\x04peer\"=\n" +
 	"\x11RaftDemoteRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\">\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\">\n" +
 	"\x12RaftDemoteResponse\x12(\n" +
-	"\x04peer\x18\x01 \x01(\v2\x14.stellar.v1.RaftPeerR\x04peer\"'\n" +
+	"\x04peer\x18\x01 \x01(\v2\x14.stellar.v1.RaftPeerR\x04peer\"=\n" +
 	"\x11RaftRemoveRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\">\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\">\n" +
 	"\x12RaftRemoveResponse\x12(\n" +
-	"\x04peer\x18\x01 \x01(\v2\x14.stellar.v1.RaftPeerR\x04peer\"\x11\n" +
-	"\x0fRaftHashRequest\"P\n" +
+	"\x04peer\x18\x01 \x01(\v2\x14.stellar.v1.RaftPeerR\x04peer\"!\n" +
+	"\x0fRaftHashRequest\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x04R\x02at\"P\n" +
 	"\x10RaftHashResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x03 \x01(\tR\x04hash\"\xe2\x01\n" +
+	"\x04hash\x18\x03 \x01(\tR\x04hash\"\xae\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06format\x18\x04 \x01(\x05R\x06format\x12\x12\n" +
-	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x12\n" +
-	"\x04hash\x18\x06 \x01(\tR\x04hash\x12\x14\n" +
-	"\x05nodes\x18\a \x01(\x05R\x05nodes\x12\x18\n" +
-	"\asubnets\x18\b \x01(\x05R\asubnets\x12\x16\n" +
-	"\x06leases\x18\t \x01(\x05R\x06leases\"\x19\n" +
-	"\x17RaftSnapshotSaveRequest\"f\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06format\x18\x05 \x01(\rR\x06format\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04hash\x18\a \x01(\tR\x04hash\"U\n" +
+	"\vSnapshotEnd\x120\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x14.stellar.v1.SnapshotR\bsnapshot\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\x19\n" +
+	"\x17RaftSnapshotSaveRequest\"g\n" +
 	"\x18RaftSnapshotSaveResponse\x12\x16\n" +
-	"\x05chunk\x18\x01 \x01(\fH\x00R\x05chunk\x12*\n" +
-	"\x04done\x18\x02 \x01(\v2\x14.stellar.v1.SnapshotH\x00R\x04doneB\x06\n" +
+	"\x05chunk\x18\x01 \x01(\fH\x00R\x05chunk\x12+\n" +
+	"\x03end\x18\x02 \x01(\v2\x17.stellar.v1.SnapshotEndH\x00R\x03endB\x06\n" +
 	"\x04part\"2\n" +
 	"\x1aRaftSnapshotRestoreRequest\x12\x14\n" +
-	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"o\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"\x9d\x01\n" +
 	"\x1bRaftSnapshotRestoreResponse\x120\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.stellar.v1.SnapshotR\bsnapshot\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation2\xd7\x05\n" +
+	"generation\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06backup\x18\x04 \x01(\tR\x06backup2\xd7\x05\n" +
 	"\x04Raft\x12D\n" +
 	"\x05Peers\x12\x1c.stellar.v1.RaftPeersRequest\x1a\x1d.stellar.v1.RaftPeersResponse\x12D\n" +
 	"\x05Stats\x12\x1c.stellar.v1.RaftStatsRequest\x1a\x1d.stellar.v1.RaftStatsResponse\x12_\n" +
@@ -1273,7 +1385,7 @@ func file_stellar_v1_raft_proto_rawDescGZIP() []byte {
 	return file_stellar_v1_raft_proto_rawDescData
 }
 
-var file_stellar_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_stellar_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_stellar_v1_raft_proto_goTypes = []any{
 	(*RaftPeersRequest)(nil),            // 0: stellar.v1.RaftPeersRequest
 	(*RaftPeersResponse)(nil),           // 1: stellar.v1.RaftPeersResponse
@@ -1291,43 +1403,45 @@ var file_stellar_v1_raft_proto_goTypes = []any{
 	(*RaftHashRequest)(nil),             // 13: stellar.v1.RaftHashRequest
 	(*RaftHashResponse)(nil),            // 14: stellar.v1.RaftHashResponse
 	(*Snapshot)(nil),                    // 15: stellar.v1.Snapshot
-	(*RaftSnapshotSaveRequest)(nil),     // 16: stellar.v1.RaftSnapshotSaveRequest
-	(*RaftSnapshotSaveResponse)(nil),    // 17: stellar.v1.RaftSnapshotSaveResponse
-	(*RaftSnapshotRestoreRequest)(nil),  // 18: stellar.v1.RaftSnapshotRestoreRequest
-	(*RaftSnapshotRestoreResponse)(nil), // 19: stellar.v1.RaftSnapshotRestoreResponse
-	(*durationpb.Duration)(nil),         // 20: google.protobuf.Duration
+	(*SnapshotEnd)(nil),                 // 16: stellar.v1.SnapshotEnd
+	(*RaftSnapshotSaveRequest)(nil),     // 17: stellar.v1.RaftSnapshotSaveRequest
+	(*RaftSnapshotSaveResponse)(nil),    // 18: stellar.v1.RaftSnapshotSaveResponse
+	(*RaftSnapshotRestoreRequest)(nil),  // 19: stellar.v1.RaftSnapshotRestoreRequest
+	(*RaftSnapshotRestoreResponse)(nil), // 20: stellar.v1.RaftSnapshotRestoreResponse
+	(*durationpb.Duration)(nil),         // 21: google.protobuf.Duration
 }
 var file_stellar_v1_raft_proto_depIdxs = []int32{
 	2,  // 0: stellar.v1.RaftPeersResponse.peers:type_name -> stellar.v1.RaftPeer
-	20, // 1: stellar.v1.RaftStatsResponse.last_contact:type_name -> google.protobuf.Duration
+	21, // 1: stellar.v1.RaftStatsResponse.last_contact:type_name -> google.protobuf.Duration
 	2,  // 2: stellar.v1.RaftPromoteResponse.peer:type_name -> stellar.v1.RaftPeer
 	2,  // 3: stellar.v1.RaftDemoteResponse.peer:type_name -> stellar.v1.RaftPeer
 	2,  // 4: stellar.v1.RaftRemoveResponse.peer:type_name -> stellar.v1.RaftPeer
-	15, // 5: stellar.v1.RaftSnapshotSaveResponse.done:type_name -> stellar.v1.Snapshot
-	15, // 6: stellar.v1.RaftSnapshotRestoreResponse.snapshot:type_name -> stellar.v1.Snapshot
-	0,  // 7: stellar.v1.Raft.Peers:input_type -> stellar.v1.RaftPeersRequest
-	3,  // 8: stellar.v1.Raft.Stats:input_type -> stellar.v1.RaftStatsRequest
-	5,  // 9: stellar.v1.Raft.TransferLeader:input_type -> stellar.v1.RaftTransferLeaderRequest
-	7,  // 10: stellar.v1.Raft.Promote:input_type -> stellar.v1.RaftPromoteRequest
-	9,  // 11: stellar.v1.Raft.Demote:input_type -> stellar.v1.RaftDemoteRequest
-	11, // 12: stellar.v1.Raft.Remove:input_type -> stellar.v1.RaftRemoveRequest
-	13, // 13: stellar.v1.Raft.Hash:input_type -> stellar.v1.RaftHashRequest
-	16, // 14: stellar.v1.Raft.SnapshotSave:input_type -> stellar.v1.RaftSnapshotSaveRequest
-	18, // 15: stellar.v1.Raft.SnapshotRestore:input_type -> stellar.v1.RaftSnapshotRestoreRequest
-	1,  // 16: stellar.v1.Raft.Peers:output_type -> stellar.v1.RaftPeersResponse
-	4,  // 17: stellar.v1.Raft.Stats:output_type -> stellar.v1.RaftStatsResponse
-	6,  // 18: stellar.v1.Raft.TransferLeader:output_type -> stellar.v1.RaftTransferLeaderResponse
-	8,  // 19: stellar.v1.Raft.Promote:output_type -> stellar.v1.RaftPromoteResponse
-	10, // 20: stellar.v1.Raft.Demote:output_type -> stellar.v1.RaftDemoteResponse
-	12, // 21: stellar.v1.Raft.Remove:output_type -> stellar.v1.RaftRemoveResponse
-	14, // 22: stellar.v1.Raft.Hash:output_type -> stellar.v1.RaftHashResponse
-	17, // 23: stellar.v1.Raft.SnapshotSave:output_type -> stellar.v1.RaftSnapshotSaveResponse
-	19, // 24: stellar.v1.Raft.SnapshotRestore:output_type -> stellar.v1.RaftSnapshotRestoreResponse
-	16, // [16:25] is the sub-list for method output_type
-	7,  // [7:16] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	15, // 5: stellar.v1.SnapshotEnd.snapshot:type_name -> stellar.v1.Snapshot
+	16, // 6: stellar.v1.RaftSnapshotSaveResponse.end:type_name -> stellar.v1.SnapshotEnd
+	15, // 7: stellar.v1.RaftSnapshotRestoreResponse.snapshot:type_name -> stellar.v1.Snapshot
+	0,  // 8: stellar.v1.Raft.Peers:input_type -> stellar.v1.RaftPeersRequest
+	3,  // 9: stellar.v1.Raft.Stats:input_type -> stellar.v1.RaftStatsRequest
+	5,  // 10: stellar.v1.Raft.TransferLeader:input_type -> stellar.v1.RaftTransferLeaderRequest
+	7,  // 11: stellar.v1.Raft.Promote:input_type -> stellar.v1.RaftPromoteRequest
+	9,  // 12: stellar.v1.Raft.Demote:input_type -> stellar.v1.RaftDemoteRequest
+	11, // 13: stellar.v1.Raft.Remove:input_type -> stellar.v1.RaftRemoveRequest
+	13, // 14: stellar.v1.Raft.Hash:input_type -> stellar.v1.RaftHashRequest
+	17, // 15: stellar.v1.Raft.SnapshotSave:input_type -> stellar.v1.RaftSnapshotSaveRequest
+	19, // 16: stellar.v1.Raft.SnapshotRestore:input_type -> stellar.v1.RaftSnapshotRestoreRequest
+	1,  // 17: stellar.v1.Raft.Peers:output_type -> stellar.v1.RaftPeersResponse
+	4,  // 18: stellar.v1.Raft.Stats:output_type -> stellar.v1.RaftStatsResponse
+	6,  // 19: stellar.v1.Raft.TransferLeader:output_type -> stellar.v1.RaftTransferLeaderResponse
+	8,  // 20: stellar.v1.Raft.Promote:output_type -> stellar.v1.RaftPromoteResponse
+	10, // 21: stellar.v1.Raft.Demote:output_type -> stellar.v1.RaftDemoteResponse
+	12, // 22: stellar.v1.Raft.Remove:output_type -> stellar.v1.RaftRemoveResponse
+	14, // 23: stellar.v1.Raft.Hash:output_type -> stellar.v1.RaftHashResponse
+	18, // 24: stellar.v1.Raft.SnapshotSave:output_type -> stellar.v1.RaftSnapshotSaveResponse
+	20, // 25: stellar.v1.Raft.SnapshotRestore:output_type -> stellar.v1.RaftSnapshotRestoreResponse
+	17, // [17:26] is the sub-list for method output_type
+	8,  // [8:17] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_stellar_v1_raft_proto_init() }
@@ -1335,9 +1449,9 @@ func file_stellar_v1_raft_proto_init() {
 	if File_stellar_v1_raft_proto != nil {
 		return
 	}
-	file_stellar_v1_raft_proto_msgTypes[17].OneofWrappers = []any{
+	file_stellar_v1_raft_proto_msgTypes[18].OneofWrappers = []any{
 		(*RaftSnapshotSaveResponse_Chunk)(nil),
-		(*RaftSnapshotSaveResponse_Done)(nil),
+		(*RaftSnapshotSaveResponse_End)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1345,7 +1459,7 @@ func file_stellar_v1_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_v1_raft_proto_rawDesc), len(file_stellar_v1_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

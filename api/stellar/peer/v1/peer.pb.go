@@ -76,8 +76,9 @@ func (Membership) EnumDescriptor() ([]byte, []int) {
 }
 
 type ForwardRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As raftstore writes it.
+	Request       []byte `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -112,16 +113,16 @@ func (*ForwardRequest) Descriptor() ([]byte, []int) {
 	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *ForwardRequest) GetEnvelope() []byte {
+func (x *ForwardRequest) GetRequest() []byte {
 	if x != nil {
-		return x.Envelope
+		return x.Request
 	}
 	return nil
 }
 
 type ForwardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The index of the entry and the results, as raftstore writes them.
+	// As raftstore writes it; what became of the request is in it.
 	Answer        []byte `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -164,94 +165,6 @@ func (x *ForwardResponse) GetAnswer() []byte {
 	return nil
 }
 
-type ReadIndexRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadIndexRequest) Reset() {
-	*x = ReadIndexRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadIndexRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadIndexRequest) ProtoMessage() {}
-
-func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
-func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{2}
-}
-
-type ReadIndexResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadIndexResponse) Reset() {
-	*x = ReadIndexResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadIndexResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadIndexResponse) ProtoMessage() {}
-
-func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
-func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *ReadIndexResponse) GetIndex() uint64 {
-	if x != nil {
-		return x.Index
-	}
-	return 0
-}
-
-func (x *ReadIndexResponse) GetTerm() uint64 {
-	if x != nil {
-		return x.Term
-	}
-	return 0
-}
-
 type FetchStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -260,7 +173,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -272,7 +185,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,7 +198,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{2}
 }
 
 type FetchStateResponse struct {
@@ -301,7 +214,7 @@ type FetchStateResponse struct {
 
 func (x *FetchStateResponse) Reset() {
 	*x = FetchStateResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +226,7 @@ func (x *FetchStateResponse) String() string {
 func (*FetchStateResponse) ProtoMessage() {}
 
 func (x *FetchStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +239,7 @@ func (x *FetchStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateResponse.ProtoReflect.Descriptor instead.
 func (*FetchStateResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FetchStateResponse) GetPart() isFetchStateResponse_Part {
@@ -381,7 +294,7 @@ type StateEnd struct {
 
 func (x *StateEnd) Reset() {
 	*x = StateEnd{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +306,7 @@ func (x *StateEnd) String() string {
 func (*StateEnd) ProtoMessage() {}
 
 func (x *StateEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +319,7 @@ func (x *StateEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateEnd.ProtoReflect.Descriptor instead.
 func (*StateEnd) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StateEnd) GetSize() int64 {
@@ -427,7 +340,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -439,7 +352,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -452,7 +365,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AnnounceRequest) GetAddress() string {
@@ -477,7 +390,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +402,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +415,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 type WhoAmIRequest struct {
@@ -513,7 +426,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +438,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +451,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 type WhoAmIResponse struct {
@@ -559,7 +472,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +484,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +497,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WhoAmIResponse) GetMembership() Membership {
@@ -646,7 +559,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +571,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +584,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -691,7 +604,7 @@ type RenewCertificateResponse struct {
 
 func (x *RenewCertificateResponse) Reset() {
 	*x = RenewCertificateResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +616,7 @@ func (x *RenewCertificateResponse) String() string {
 func (*RenewCertificateResponse) ProtoMessage() {}
 
 func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +629,7 @@ func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
 func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RenewCertificateResponse) GetChain() [][]byte {
@@ -734,7 +647,7 @@ type CAKeyRequest struct {
 
 func (x *CAKeyRequest) Reset() {
 	*x = CAKeyRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +659,7 @@ func (x *CAKeyRequest) String() string {
 func (*CAKeyRequest) ProtoMessage() {}
 
 func (x *CAKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +672,7 @@ func (x *CAKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CAKeyRequest.ProtoReflect.Descriptor instead.
 func (*CAKeyRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 type CAKeyResponse struct {
@@ -772,7 +685,7 @@ type CAKeyResponse struct {
 
 func (x *CAKeyResponse) Reset() {
 	*x = CAKeyResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +697,7 @@ func (x *CAKeyResponse) String() string {
 func (*CAKeyResponse) ProtoMessage() {}
 
 func (x *CAKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +710,7 @@ func (x *CAKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CAKeyResponse.ProtoReflect.Descriptor instead.
 func (*CAKeyResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CAKeyResponse) GetKey() []byte {
@@ -811,15 +724,11 @@ var File_stellar_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_stellar_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1astellar/peer/v1/peer.proto\x12\x0fstellar.peer.v1\",\n" +
-	"\x0eForwardRequest\x12\x1a\n" +
-	"\benvelope\x18\x01 \x01(\fR\benvelope\")\n" +
+	"\x1astellar/peer/v1/peer.proto\x12\x0fstellar.peer.v1\"*\n" +
+	"\x0eForwardRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\fR\arequest\")\n" +
 	"\x0fForwardResponse\x12\x16\n" +
-	"\x06answer\x18\x01 \x01(\fR\x06answer\"\x12\n" +
-	"\x10ReadIndexRequest\"=\n" +
-	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"\x13\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer\"\x13\n" +
 	"\x11FetchStateRequest\"c\n" +
 	"\x12FetchStateResponse\x12\x16\n" +
 	"\x05chunk\x18\x01 \x01(\fH\x00R\x05chunk\x12-\n" +
@@ -856,10 +765,9 @@ const file_stellar_peer_v1_peer_proto_rawDesc = "" +
 	"\x16MEMBERSHIP_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11MEMBERSHIP_MEMBER\x10\x01\x12\x16\n" +
 	"\x12MEMBERSHIP_REMOVED\x10\x02\x12\x16\n" +
-	"\x12MEMBERSHIP_UNKNOWN\x10\x032\xce\x04\n" +
+	"\x12MEMBERSHIP_UNKNOWN\x10\x032\xfa\x03\n" +
 	"\x04Peer\x12L\n" +
-	"\aForward\x12\x1f.stellar.peer.v1.ForwardRequest\x1a .stellar.peer.v1.ForwardResponse\x12R\n" +
-	"\tReadIndex\x12!.stellar.peer.v1.ReadIndexRequest\x1a\".stellar.peer.v1.ReadIndexResponse\x12W\n" +
+	"\aForward\x12\x1f.stellar.peer.v1.ForwardRequest\x1a .stellar.peer.v1.ForwardResponse\x12W\n" +
 	"\n" +
 	"FetchState\x12\".stellar.peer.v1.FetchStateRequest\x1a#.stellar.peer.v1.FetchStateResponse0\x01\x12O\n" +
 	"\bAnnounce\x12 .stellar.peer.v1.AnnounceRequest\x1a!.stellar.peer.v1.AnnounceResponse\x12I\n" +
@@ -880,44 +788,40 @@ func file_stellar_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_stellar_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stellar_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_stellar_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_stellar_peer_v1_peer_proto_goTypes = []any{
 	(Membership)(0),                  // 0: stellar.peer.v1.Membership
 	(*ForwardRequest)(nil),           // 1: stellar.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),          // 2: stellar.peer.v1.ForwardResponse
-	(*ReadIndexRequest)(nil),         // 3: stellar.peer.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),        // 4: stellar.peer.v1.ReadIndexResponse
-	(*FetchStateRequest)(nil),        // 5: stellar.peer.v1.FetchStateRequest
-	(*FetchStateResponse)(nil),       // 6: stellar.peer.v1.FetchStateResponse
-	(*StateEnd)(nil),                 // 7: stellar.peer.v1.StateEnd
-	(*AnnounceRequest)(nil),          // 8: stellar.peer.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),         // 9: stellar.peer.v1.AnnounceResponse
-	(*WhoAmIRequest)(nil),            // 10: stellar.peer.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),           // 11: stellar.peer.v1.WhoAmIResponse
-	(*RenewCertificateRequest)(nil),  // 12: stellar.peer.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil), // 13: stellar.peer.v1.RenewCertificateResponse
-	(*CAKeyRequest)(nil),             // 14: stellar.peer.v1.CAKeyRequest
-	(*CAKeyResponse)(nil),            // 15: stellar.peer.v1.CAKeyResponse
+	(*FetchStateRequest)(nil),        // 3: stellar.peer.v1.FetchStateRequest
+	(*FetchStateResponse)(nil),       // 4: stellar.peer.v1.FetchStateResponse
+	(*StateEnd)(nil),                 // 5: stellar.peer.v1.StateEnd
+	(*AnnounceRequest)(nil),          // 6: stellar.peer.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),         // 7: stellar.peer.v1.AnnounceResponse
+	(*WhoAmIRequest)(nil),            // 8: stellar.peer.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),           // 9: stellar.peer.v1.WhoAmIResponse
+	(*RenewCertificateRequest)(nil),  // 10: stellar.peer.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil), // 11: stellar.peer.v1.RenewCertificateResponse
+	(*CAKeyRequest)(nil),             // 12: stellar.peer.v1.CAKeyRequest
+	(*CAKeyResponse)(nil),            // 13: stellar.peer.v1.CAKeyResponse
 }
 var file_stellar_peer_v1_peer_proto_depIdxs = []int32{
-	7,  // 0: stellar.peer.v1.FetchStateResponse.end:type_name -> stellar.peer.v1.StateEnd
+	5,  // 0: stellar.peer.v1.FetchStateResponse.end:type_name -> stellar.peer.v1.StateEnd
 	0,  // 1: stellar.peer.v1.WhoAmIResponse.membership:type_name -> stellar.peer.v1.Membership
 	1,  // 2: stellar.peer.v1.Peer.Forward:input_type -> stellar.peer.v1.ForwardRequest
-	3,  // 3: stellar.peer.v1.Peer.ReadIndex:input_type -> stellar.peer.v1.ReadIndexRequest
-	5,  // 4: stellar.peer.v1.Peer.FetchState:input_type -> stellar.peer.v1.FetchStateRequest
-	8,  // 5: stellar.peer.v1.Peer.Announce:input_type -> stellar.peer.v1.AnnounceRequest
-	10, // 6: stellar.peer.v1.Peer.WhoAmI:input_type -> stellar.peer.v1.WhoAmIRequest
-	12, // 7: stellar.peer.v1.Peer.RenewCertificate:input_type -> stellar.peer.v1.RenewCertificateRequest
-	14, // 8: stellar.peer.v1.Peer.CAKey:input_type -> stellar.peer.v1.CAKeyRequest
-	2,  // 9: stellar.peer.v1.Peer.Forward:output_type -> stellar.peer.v1.ForwardResponse
-	4,  // 10: stellar.peer.v1.Peer.ReadIndex:output_type -> stellar.peer.v1.ReadIndexResponse
-	6,  // 11: stellar.peer.v1.Peer.FetchState:output_type -> stellar.peer.v1.FetchStateResponse
-	9,  // 12: stellar.peer.v1.Peer.Announce:output_type -> stellar.peer.v1.AnnounceResponse
-	11, // 13: stellar.peer.v1.Peer.WhoAmI:output_type -> stellar.peer.v1.WhoAmIResponse
-	13, // 14: stellar.peer.v1.Peer.RenewCertificate:output_type -> stellar.peer.v1.RenewCertificateResponse
-	15, // 15: stellar.peer.v1.Peer.CAKey:output_type -> stellar.peer.v1.CAKeyResponse
-	9,  // [9:16] is the sub-list for method output_type
-	2,  // [2:9] is the sub-list for method input_type
+	3,  // 3: stellar.peer.v1.Peer.FetchState:input_type -> stellar.peer.v1.FetchStateRequest
+	6,  // 4: stellar.peer.v1.Peer.Announce:input_type -> stellar.peer.v1.AnnounceRequest
+	8,  // 5: stellar.peer.v1.Peer.WhoAmI:input_type -> stellar.peer.v1.WhoAmIRequest
+	10, // 6: stellar.peer.v1.Peer.RenewCertificate:input_type -> stellar.peer.v1.RenewCertificateRequest
+	12, // 7: stellar.peer.v1.Peer.CAKey:input_type -> stellar.peer.v1.CAKeyRequest
+	2,  // 8: stellar.peer.v1.Peer.Forward:output_type -> stellar.peer.v1.ForwardResponse
+	4,  // 9: stellar.peer.v1.Peer.FetchState:output_type -> stellar.peer.v1.FetchStateResponse
+	7,  // 10: stellar.peer.v1.Peer.Announce:output_type -> stellar.peer.v1.AnnounceResponse
+	9,  // 11: stellar.peer.v1.Peer.WhoAmI:output_type -> stellar.peer.v1.WhoAmIResponse
+	11, // 12: stellar.peer.v1.Peer.RenewCertificate:output_type -> stellar.peer.v1.RenewCertificateResponse
+	13, // 13: stellar.peer.v1.Peer.CAKey:output_type -> stellar.peer.v1.CAKeyResponse
+	8,  // [8:14] is the sub-list for method output_type
+	2,  // [2:8] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name
 	2,  // [2:2] is the sub-list for extension extendee
 	0,  // [0:2] is the sub-list for field type_name
@@ -928,7 +832,7 @@ func file_stellar_peer_v1_peer_proto_init() {
 	if File_stellar_peer_v1_peer_proto != nil {
 		return
 	}
-	file_stellar_peer_v1_peer_proto_msgTypes[5].OneofWrappers = []any{
+	file_stellar_peer_v1_peer_proto_msgTypes[3].OneofWrappers = []any{
 		(*FetchStateResponse_Chunk)(nil),
 		(*FetchStateResponse_End)(nil),
 	}
@@ -938,7 +842,7 @@ func file_stellar_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_peer_v1_peer_proto_rawDesc), len(file_stellar_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,8 +35,6 @@ const (
 const (
 	// PeerForwardProcedure is the fully-qualified name of the Peer's Forward RPC.
 	PeerForwardProcedure = "/stellar.peer.v1.Peer/Forward"
-	// PeerReadIndexProcedure is the fully-qualified name of the Peer's ReadIndex RPC.
-	PeerReadIndexProcedure = "/stellar.peer.v1.Peer/ReadIndex"
 	// PeerFetchStateProcedure is the fully-qualified name of the Peer's FetchState RPC.
 	PeerFetchStateProcedure = "/stellar.peer.v1.Peer/FetchState"
 	// PeerAnnounceProcedure is the fully-qualified name of the Peer's Announce RPC.
@@ -51,12 +49,10 @@ const (
 
 // PeerClient is a client for the stellar.peer.v1.Peer service.
 type PeerClient interface {
-	// Forward proposes an envelope for a node that does not lead. It is never
+	// Forward has the leader do what a node that does not lead was asked for: a
+	// proposal, a linearizable read, a change of Raft's members. It is never
 	// forwarded again: a node that does not lead either says so.
 	Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardResponse, error)
-	// ReadIndex is answered by the leader once it has confirmed that it leads: who
-	// has applied that index sees everything committed before the question.
-	ReadIndex(context.Context, *v1.ReadIndexRequest) (*v1.ReadIndexResponse, error)
 	// FetchState sends the replicated state as a snapshot.
 	FetchState(context.Context, *v1.FetchStateRequest) (*connect.ServerStreamForClient[v1.FetchStateResponse], error)
 	// Announce tells where the caller is reached now and which version it runs.
@@ -84,12 +80,6 @@ func NewPeerClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			httpClient,
 			baseURL+PeerForwardProcedure,
 			connect.WithSchema(peerMethods.ByName("Forward")),
-			connect.WithClientOptions(opts...),
-		),
-		readIndex: connect.NewClient[v1.ReadIndexRequest, v1.ReadIndexResponse](
-			httpClient,
-			baseURL+PeerReadIndexProcedure,
-			connect.WithSchema(peerMethods.ByName("ReadIndex")),
 			connect.WithClientOptions(opts...),
 		),
 		fetchState: connect.NewClient[v1.FetchStateRequest, v1.FetchStateResponse](
@@ -128,7 +118,6 @@ func NewPeerClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 // peerClient implements PeerClient.
 type peerClient struct {
 	forward          *connect.Client[v1.ForwardRequest, v1.ForwardResponse]
-	readIndex        *connect.Client[v1.ReadIndexRequest, v1.ReadIndexResponse]
 	fetchState       *connect.Client[v1.FetchStateRequest, v1.FetchStateResponse]
 	announce         *connect.Client[v1.AnnounceRequest, v1.AnnounceResponse]
 	whoAmI           *connect.Client[v1.WhoAmIRequest, v1.WhoAmIResponse]
@@ -139,15 +128,6 @@ type peerClient struct {
 // Forward calls stellar.peer.v1.Peer.Forward.
 func (c *peerClient) Forward(ctx context.Context, req *v1.ForwardRequest) (*v1.ForwardResponse, error) {
 	response, err := c.forward.CallUnary(ctx, connect.NewRequest(req))
-	if response != nil {
-		return response.Msg, err
-	}
-	return nil, err
-}
-
-// ReadIndex calls stellar.peer.v1.Peer.ReadIndex.
-func (c *peerClient) ReadIndex(ctx context.Context, req *v1.ReadIndexRequest) (*v1.ReadIndexResponse, error) {
-	response, err := c.readIndex.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -197,12 +177,10 @@ func (c *peerClient) CAKey(ctx context.Context, req *v1.CAKeyRequest) (*v1.CAKey
 
 // PeerHandler is an implementation of the stellar.peer.v1.Peer service.
 type PeerHandler interface {
-	// Forward proposes an envelope for a node that does not lead. It is never
+	// Forward has the leader do what a node that does not lead was asked for: a
+	// proposal, a linearizable read, a change of Raft's members. It is never
 	// forwarded again: a node that does not lead either says so.
 	Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardResponse, error)
-	// ReadIndex is answered by the leader once it has confirmed that it leads: who
-	// has applied that index sees everything committed before the question.
-	ReadIndex(context.Context, *v1.ReadIndexRequest) (*v1.ReadIndexResponse, error)
 	// FetchState sends the replicated state as a snapshot.
 	FetchState(context.Context, *v1.FetchStateRequest, *connect.ServerStream[v1.FetchStateResponse]) error
 	// Announce tells where the caller is reached now and which version it runs.
@@ -226,12 +204,6 @@ func NewPeerHandler(svc PeerHandler, opts ...connect.HandlerOption) (string, htt
 		PeerForwardProcedure,
 		svc.Forward,
 		connect.WithSchema(peerMethods.ByName("Forward")),
-		connect.WithHandlerOptions(opts...),
-	)
-	peerReadIndexHandler := connect.NewUnaryHandlerSimple(
-		PeerReadIndexProcedure,
-		svc.ReadIndex,
-		connect.WithSchema(peerMethods.ByName("ReadIndex")),
 		connect.WithHandlerOptions(opts...),
 	)
 	peerFetchStateHandler := connect.NewServerStreamHandlerSimple(
@@ -268,8 +240,6 @@ func NewPeerHandler(svc PeerHandler, opts ...connect.HandlerOption) (string, htt
 		switch r.URL.Path {
 		case PeerForwardProcedure:
 			peerForwardHandler.ServeHTTP(w, r)
-		case PeerReadIndexProcedure:
-			peerReadIndexHandler.ServeHTTP(w, r)
 		case PeerFetchStateProcedure:
 			peerFetchStateHandler.ServeHTTP(w, r)
 		case PeerAnnounceProcedure:
@@ -291,10 +261,6 @@ type UnimplementedPeerHandler struct{}
 
 func (UnimplementedPeerHandler) Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.peer.v1.Peer.Forward is not implemented"))
-}
-
-func (UnimplementedPeerHandler) ReadIndex(context.Context, *v1.ReadIndexRequest) (*v1.ReadIndexResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.peer.v1.Peer.ReadIndex is not implemented"))
 }
 
 func (UnimplementedPeerHandler) FetchState(context.Context, *v1.FetchStateRequest, *connect.ServerStream[v1.FetchStateResponse]) error {

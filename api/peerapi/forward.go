@@ -5,27 +5,63 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
 )
 
-// CheckEnvelope decides whether c may have the leader propose e. The request id
-// must be the caller's: results are remembered under it. What is about a subnet,
-// its leases or a node itself must name the caller, whatever its role; only a
-// server proposes for the cluster as a whole. Everything else is the leader's own.
-func CheckEnvelope(c Caller, e ipam.Envelope) error {
+// CheckForward decides whether c may have the leader do f. The sender that the
+// request names and the request id of an envelope must be the caller's: results
+// are remembered under it. What is about a subnet, its leases or a node itself must
+// name the caller, whatever its role; only a server proposes for the cluster as a
+// whole or changes Raft's members. Everything else is the leader's own.
+func CheckForward(c Caller, f raftstore.Forwarded) error {
+	if f.Node != c.Node {
+		return denied(c, "node %s sent a request of %s", c.Name, f.Node.Short())
+	}
+	switch f.Kind {
+	case raftstore.ForwardRead:
+		return nil
+	case raftstore.ForwardChange:
+		return checkGrant(c, changeGrant(c.Role, f.Change.Op), f.Change.Node, string(f.Change.Op))
+	case raftstore.ForwardPropose:
+		return checkEnvelope(c, f.Envelope)
+	}
+	return denied(c, "node %s sent a request of an unknown kind", c.Name)
+}
+
+func checkEnvelope(c Caller, e ipam.Envelope) error {
 	if e.Request != (ipam.RequestID{}) && e.Request.Node != c.Node {
 		return denied(c, "node %s used the request id of %s", c.Name, e.Request.Node.Short())
 	}
 	for _, cmd := range e.Commands {
 		grant, node := commandGrant(c.Role, cmd)
-		switch {
-		case grant == Allow, grant == Own && node == c.Node && node != "":
-		case grant == Own:
-			return denied(c, "node %s named %s in %s", c.Name, node.Short(), commandName(cmd))
-		default:
-			return denied(c, "node %s may not propose %s", c.Name, commandName(cmd))
+		if err := checkGrant(c, grant, node, commandName(cmd)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// checkGrant compares a grant with the node that a request is about.
+func checkGrant(c Caller, g Grant, node ipam.NodeID, what string) error {
+	switch {
+	case g == Allow, g == Own && node == c.Node && node != "":
+		return nil
+	case g == Own:
+		return denied(c, "node %s named %s in %s", c.Name, node.Short(), what)
+	}
+	return denied(c, "node %s may not ask for %s", c.Name, what)
+}
+
+// changeGrant returns how far a role may go with a change of Raft's members.
+func changeGrant(role string, op raftstore.ChangeOp) Grant {
+	leaves := op == raftstore.ChangeRemove || op == raftstore.ChangeDemote
+	switch {
+	case role == api.RoleServer:
+		return Allow
+	case role == api.RoleNode && leaves:
+		return Own
+	}
+	return Deny
 }
 
 func commandName(cmd ipam.Command) string { return fmt.Sprintf("%T", cmd)[len("ipam."):] }
