@@ -79,10 +79,11 @@ func (h *Holder) round(ctx context.Context) (next time.Duration, err error) {
 	if !h.recheck { // else one was made or ended since: what was seen is old
 		stale = h.applyReservations(reserved)
 	}
+	forgotten := h.journal.Begin(stale...) // under the lock, so that it comes before a next Reserve
 	want, due := h.desired(reserved)
 	h.mu.Unlock()
-	if len(stale) > 0 {
-		err = h.journal.Append(ctx, stale...)
+	if err = forgotten.Wait(ctx); err != nil {
+		h.remember(stale)
 	}
 	p := makePlan(h.fence, want, have)
 	h.confirm(p.shown)
@@ -298,7 +299,7 @@ func (h *Holder) proposeBind(ctx context.Context, c change) error {
 	}
 	if c.yields {
 		h.log.Warn("a reservation ends, for the address is in use", "address", c.addr, "owner", l.owner)
-		delete(h.reserved, c.addr)
+		h.recheck = true // the journal's record of it goes when the replica's has gone
 	}
 	h.launch(f)
 	spent := l.spent || l.request == (ipam.RequestID{})

@@ -110,17 +110,30 @@ func (h *Holder) proposeOne(ctx context.Context, env ipam.Envelope) error {
 
 // note writes a reservation's record and remembers it.
 func (h *Holder) note(r journal.Record) error {
-	if err := h.journal.Append(context.Background(), r); err != nil {
-		return err
-	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if r.Op == journal.OpReserve {
 		h.reserved[r.Prefix.Addr()] = r.Reason
 	} else {
 		delete(h.reserved, r.Prefix.Addr())
 	}
-	return nil
+	written := h.journal.Begin(r)
+	h.mu.Unlock()
+	err := written.Wait(context.Background())
+	if err != nil && r.Op == journal.OpUnreserve {
+		h.remember([]journal.Record{r})
+	}
+	return err
+}
+
+// remember takes back what the journal did not take: it still has the reservations.
+func (h *Holder) remember(ended []journal.Record) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range ended {
+		if _, ok := h.reserved[r.Prefix.Addr()]; !ok {
+			h.reserved[r.Prefix.Addr()] = r.Reason
+		}
+	}
 }
 
 // applyReservations makes the picker's reservations those of the replica. What the
@@ -138,7 +151,7 @@ func (h *Holder) applyReservations(replica map[netip.Addr]string) (stale []journ
 	want[lastAddr(sub.Prefix)] = "broadcast address"
 	for a, reason := range h.reserved {
 		if _, ok := replica[a]; !ok && h.caughtUp && h.reserving[a] == 0 {
-			stale = append(stale, journal.Record{Op: journal.OpUnreserve, Prefix: netip.PrefixFrom(a, a.BitLen())})
+			stale = append(stale, journal.Record{Op: journal.OpUnreserve, Prefix: netip.PrefixFrom(a, a.BitLen()), Reason: reason})
 			delete(h.reserved, a)
 			continue
 		}
