@@ -2,10 +2,8 @@ package routes
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -16,12 +14,13 @@ import (
 const (
 	// auditEvery is how often the table is compared without a reason.
 	auditEvery = 10 * time.Second
-	// settle is how long changes are collected before the table is compared: a
-	// flapping link or a flush makes many.
-	settle = 50 * time.Millisecond
-	// Retries after a failure start at retryMin, double, and stay at retryMax.
+	// Kernel changes are collected for a while before the table is compared: a
+	// flapping link or a flush makes many. The time doubles, up to settleMax,
+	// while somebody keeps removing our routes, and a repair is still quick.
+	settleMin = 50 * time.Millisecond
+	settleMax = time.Second
+	// Retries after a failure start at retryMin, double, and stay at auditEvery.
 	retryMin = 100 * time.Millisecond
-	retryMax = time.Minute
 )
 
 // Config says whose routes a Manager keeps. It is not changed after New.
@@ -31,7 +30,8 @@ type Config struct {
 	Namespace int
 	// Wants returns what the routes follow from, now. It must not block.
 	Wants func() Wants
-	// OnRepair is told of each route that somebody else had removed. nil: nobody.
+	// OnRepair is told of each route that somebody else had removed or changed.
+	// nil: nobody. It must not block.
 	OnRepair func(Route)
 	Logger   *slog.Logger // nil discards
 }
@@ -39,13 +39,16 @@ type Config struct {
 // Manager keeps the kernel's routes as they are wanted. Make it with New, run
 // it with Run. It leaves the routes in place when it ends.
 type Manager struct {
-	cfg  Config
-	log  *slog.Logger
-	kick chan struct{} // capacity 1: compare now
+	cfg   Config
+	log   *slog.Logger
+	kick  chan struct{} // capacity 1: what is wanted has changed
+	moved chan struct{} // capacity 1: the kernel's side has changed
+	asks  chan ask
+	view  view
 
-	mu     sync.Mutex // guards what follows
-	placed map[key]bool
-	last   []Status
+	mu         sync.Mutex // guards what follows
+	last       []Status
+	conditions []Condition
 }
 
 // New returns a manager that has not started.
@@ -53,118 +56,135 @@ func New(cfg Config) *Manager {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), placed: map[key]bool{}}
+	return &Manager{
+		cfg: cfg, log: cfg.Logger,
+		kick: make(chan struct{}, 1), moved: make(chan struct{}, 1), asks: make(chan ask),
+	}
 }
 
-// Changed has the routes compared soon: what is wanted may have changed.
-func (m *Manager) Changed() {
+// Changed has the routes compared at once: what is wanted may have changed. It
+// does not block, and may be called often.
+func (m *Manager) Changed() { signal(m.kick) }
+
+func signal(c chan struct{}) {
 	select {
-	case m.kick <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-// Run compares and repairs until ctx ends.
+// Run compares and repairs until ctx ends. It is called once.
 func (m *Manager) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return watch(ctx, m.cfg.Namespace, m.Changed) })
-	g.Go(func() error { return m.loop(ctx) })
-	return g.Wait()
-}
-
-func (m *Manager) loop(ctx context.Context) error {
+	// Before the first look, so that nothing is missed between the two.
+	sub, err := subscribe(m.cfg.Namespace)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
 	k, err := openKernel(m.cfg.Namespace)
 	if err != nil {
 		return err
 	}
 	defer k.close()
-	for fails := 0; ; {
-		pause := auditEvery
-		if err := m.reconcile(k); err != nil {
-			fails++
-			pause = min(retryMin<<min(fails-1, 10), retryMax)
-			pause = pause*4/5 + rand.N(pause*2/5)
-			m.log.Warn("routes will be tried again", "err", err, "in", pause)
-		} else {
-			fails = 0
-		}
-		timer := time.NewTimer(pause)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return watch(ctx, sub, &m.view, func() { signal(m.moved) }) })
+	g.Go(func() error { return m.loop(ctx, k) })
+	return g.Wait()
+}
+
+// loop is the one place that reads and changes the kernel's table.
+func (m *Manager) loop(ctx context.Context, k fib) error {
+	r := newRound(m, k)
+	p := pacer{next: time.Now()}
+	for {
+		timer := time.NewTimer(time.Until(p.next))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
-		case <-timer.C:
 		case <-m.kick:
-			timer.Stop()
-			if !sleep(ctx, settle) {
-				return nil
+			p.soon()
+		case <-m.moved:
+			r.forget()
+			p.settled()
+		case a := <-m.asks:
+			r.forget()
+			if a.dryRun {
+				a.reply <- answerOf(r.run(true))
+			} else {
+				a.reply <- answerOf(m.round(r, &p))
 			}
+		case <-timer.C:
+			_, _ = m.round(r, &p) // logged there
 		}
+		timer.Stop()
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
+func (m *Manager) round(r *round, p *pacer) ([]Change, error) {
+	start := time.Now()
+	if start.Sub(p.audited) >= auditEvery {
+		r.forget()
+		p.audited = start
 	}
-}
-
-// reconcile makes the kernel's table what is wanted. It adds before it deletes,
-// so that no packet meets a gap, and goes on past a failure.
-func (m *Manager) reconcile(k *kernel) error {
-	wants := m.cfg.Wants()
-	want := desired(wants)
-	have, err := k.read(wants.Network)
+	changes, err := r.run(false)
+	p.ended(start, r.repaired > 0, err)
 	if err != nil {
-		return err
+		m.log.Warn("routes will be tried again", "err", err, "in", time.Until(p.next).Round(time.Millisecond))
 	}
-	add, del := plan(want, have)
-	var problems []error
-	for _, r := range add {
-		_, replace := have.ours[r.key()]
-		if err := k.add(r, replace); err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		have.ours[r.key()] = r
-		m.added(r)
-	}
-	for _, r := range del {
-		if err := k.remove(r); err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		delete(have.ours, r.key())
-		m.log.Info("route removed", "destination", r.Destination)
-	}
-	status := compare(want, have)
-	m.mu.Lock()
-	m.last = status
-	m.mu.Unlock()
-	return errors.Join(problems...)
+	return changes, err
 }
 
-// added tells a repair from a first placing.
-func (m *Manager) added(r Route) {
-	m.mu.Lock()
-	again := m.placed[r.key()]
-	m.placed[r.key()] = true
-	m.mu.Unlock()
-	if !again {
-		m.log.Info("route added", "destination", r.Destination)
-		return
-	}
-	m.log.Warn("route restored", "destination", r.Destination)
-	if m.cfg.OnRepair != nil {
-		m.cfg.OnRepair(r)
+// pacer says when the next round is due.
+type pacer struct {
+	next    time.Time
+	audited time.Time // when everything was last asked anew without a reason
+	end     time.Time // of the last round
+	took    time.Duration
+	fails   int           // in a row
+	settle  time.Duration // 0: settleMin
+	fought  time.Time     // the last repair
+}
+
+// soon is for a change of what is wanted: at once, but rounds take at most half
+// of the time.
+func (p *pacer) soon() { p.due(p.end.Add(p.took)) }
+
+// settled is for a change in the kernel: when things have calmed down, and so
+// that somebody who changes routes all the time does not keep us busy.
+func (p *pacer) settled() {
+	p.due(time.Now().Add(max(settleMin, p.settle, min(5*p.took, settleMax))))
+}
+
+func (p *pacer) due(t time.Time) {
+	if t.Before(p.next) {
+		p.next = t
 	}
 }
 
-// Status returns how the routes stood when they were last compared, this
-// node's own subnet first.
+// ended notes a round that began at start.
+func (p *pacer) ended(start time.Time, repaired bool, err error) {
+	p.end = time.Now()
+	p.took = p.end.Sub(start)
+	switch {
+	case repaired:
+		p.settle, p.fought = min(max(2*p.settle, 2*settleMin), settleMax), p.end
+	case p.end.Sub(p.fought) > auditEvery:
+		p.settle = 0
+	}
+	pause := auditEvery
+	p.fails++
+	if err == nil {
+		p.fails = 0
+	} else {
+		pause = min(retryMin<<min(p.fails-1, 10), auditEvery)
+		pause = pause*4/5 + rand.N(pause*2/5)
+	}
+	p.next = p.end.Add(pause)
+}
+
+// Status returns how the routes stood after the last round, this node's own
+// subnet first, then by destination.
 func (m *Manager) Status() []Status {
 	w := m.cfg.Wants()
 	m.mu.Lock()
@@ -173,50 +193,24 @@ func (m *Manager) Status() []Status {
 	return append(out, m.last...)
 }
 
-// Cleanup removes every route that bears our mark from the namespace.
-func Cleanup(namespace int) error {
-	k, err := openKernel(namespace)
-	if err != nil {
-		return err
-	}
-	defer k.close()
-	have, err := k.read(netip.Prefix{})
-	if err != nil {
-		return err
-	}
-	var problems []error
-	for _, r := range have.ours {
-		problems = append(problems, k.remove(r))
-	}
-	return errors.Join(problems...)
+// Drift returns what of Status is not OK. To learn what differs right now, ask
+// Sync with dryRun.
+func (m *Manager) Drift() []Status {
+	return slices.DeleteFunc(m.Status(), func(s Status) bool { return s.State == OK })
 }
 
-// Use is a range that the host itself uses.
-type Use struct {
-	Prefix netip.Prefix
-	Device string
+// Conditions returns what was found about the host in the last round, sorted.
+func (m *Manager) Conditions() []Condition {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.conditions)
 }
 
-// Overlaps returns what the host itself uses inside p, by its routes (each
-// address has one): routes of other programs that overlap p, those over
-// ignoreDevice left out. Routes shorter than /8, such as the default route,
-// say nothing about use and are left out too.
-func Overlaps(namespace int, p netip.Prefix, ignoreDevice string) ([]Use, error) {
-	k, err := openKernel(namespace)
-	if err != nil {
-		return nil, err
-	}
-	defer k.close()
-	have, err := k.read(netip.Prefix{})
-	if err != nil {
-		return nil, err
-	}
-	var out []Use
-	for _, r := range have.foreign {
-		if r.Device != ignoreDevice && r.Destination.Bits() >= 8 && r.Destination.Overlaps(p) {
-			out = append(out, Use{r.Destination, r.Device})
-		}
-	}
-	slices.SortFunc(out, func(a, b Use) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
-	return out, nil
+// publish makes the outcome of a round visible and returns the one before.
+func (m *Manager) publish(status []Status, conditions []Condition) (old []Status, oldConditions []Condition) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old, oldConditions = m.last, m.conditions
+	m.last, m.conditions = status, conditions
+	return old, oldConditions
 }

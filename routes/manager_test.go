@@ -2,28 +2,45 @@ package routes
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"stellar.io/stellar/internal/testx"
 )
 
 var wants = Wants{
 	Network: netip.MustParsePrefix("172.16.0.0/12"), Subnet: netip.MustParsePrefix("172.16.0.0/22"), Device: "stellar0", Node: "a",
+	Complete: true,
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // run starts a manager in ns and returns the routes that it says it restored.
 func run(t *testing.T, ns *testx.NetNS) func() int {
 	t.Helper()
-	var mu sync.Mutex
-	repairs := 0
-	m := New(Config{Namespace: ns.FD, Wants: func() Wants { return wants }, OnRepair: func(Route) {
-		mu.Lock()
-		defer mu.Unlock()
-		repairs++
+	return start(t, ns, func() Wants { return wants }).repairs
+}
+
+// managed is a manager that runs until the test ends.
+type managed struct {
+	*Manager
+	mu       sync.Mutex // guards restored
+	restored int
+}
+
+func start(t *testing.T, ns *testx.NetNS, want func() Wants) *managed {
+	t.Helper()
+	m := &managed{}
+	m.Manager = New(Config{Namespace: ns.FD, Wants: want, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), OnRepair: func(Route) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.restored++
 	}})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -34,11 +51,13 @@ func run(t *testing.T, ns *testx.NetNS) func() int {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	return func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return repairs
-	}
+	return m
+}
+
+func (m *managed) repairs() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.restored
 }
 
 func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
@@ -92,33 +111,6 @@ func TestForeignRoutesAreLeftAlone(t *testing.T) {
 	}
 	if err := Cleanup(host.FD); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestSteadyStateWritesNothing(t *testing.T) {
-	t.Parallel()
-	lan := testx.NewLAN(t, 1)
-	host := lan.Hosts[0]
-	k, err := openKernel(host.FD)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.close()
-	m := New(Config{Namespace: host.FD, Wants: func() Wants { return wants }})
-	if err := m.reconcile(k); err != nil {
-		t.Fatal(err)
-	}
-	have, err := k.read(wants.Network)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if add, del := plan(desired(wants), have); len(add)+len(del) > 0 {
-		t.Errorf("second round adds %v, deletes %v", add, del)
-	}
-	for _, s := range m.Status() {
-		if s.State != OK {
-			t.Errorf("%+v", s)
-		}
 	}
 }
 

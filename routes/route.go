@@ -1,18 +1,25 @@
 // Package routes keeps the host's routes to the containers of the cluster as
 // the replicated state wants them: desired (pure) → plan (pure) → kernel.
 //
-// Real problems that shape it: other programs have routes to the same places
-// (theirs are never touched, ours are told from them by their protocol number);
-// the kernel keys a route by destination, TOS and metric, so that a "replace"
-// with another metric adds a second one; routes vanish with a flapping link or
-// at the hands of a network manager; a dump may be interrupted, and a partial
-// list must never lead to a delete.
+// Real problems that shape it:
+//   - Other programs have routes to the same places. Theirs are never touched,
+//     but named; ours are told from them by their protocol number.
+//   - The kernel keys a route by destination, TOS and metric, so a "replace" with
+//     another metric adds a second one, and a "replace" takes the first route
+//     with the key, whoever made it. Ours have one fixed metric, and replace is
+//     used only where nobody else has the key.
+//   - Routes vanish with a flapping link (without a notification) or at the hands
+//     of a network manager.
+//   - A next hop that is not on link swallows packets silently. So the kernel is
+//     asked first, and the network's own `unreachable` route answers for a peer
+//     that is not adjacent.
+//   - A dump may be interrupted, and a state may be old: neither a partial list
+//     nor an incomplete state may lead to a delete.
 package routes
 
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 )
 
 const (
@@ -40,35 +47,25 @@ type Route struct {
 	Kind        Kind
 	Destination netip.Prefix
 	Gateway     netip.Addr // Via alone
-	Device      string     // Via and Local
+	Device      string     // Via and Local; "" while the peer is not adjacent
 	Metric      uint32
 	Node        string // name of the node whose containers it leads to, "" for none
-}
-
-// key is the kernel's own key of a route.
-type key struct {
-	destination netip.Prefix
-	metric      uint32
-}
-
-func (r Route) key() key { return key{r.Destination, r.Metric} }
-
-// same reports whether the kernel would treat both alike; the node's name is ours alone.
-func (r Route) same(s Route) bool {
-	r.Node, s.Node = "", ""
-	return r == s
 }
 
 // State says how a desired route stands in the kernel.
 type State string
 
 const (
-	// OK: the kernel has it.
+	// OK: the kernel has it, and it is the one in use.
 	OK State = "ok"
 	// Missing: the kernel lacks it; it is being added.
 	Missing State = "missing"
-	// Conflict: a route of somebody else has its place; it is left alone.
+	// Conflict: a route of somebody else has its place or a part of it. That one
+	// is left alone.
 	Conflict State = "conflict"
+	// NotAdjacent: the peer is not on a link of this host, by the kernel's own
+	// answer. Packets for its subnet are answered with "unreachable".
+	NotAdjacent State = "not-adjacent"
 	// Stray: the kernel has a route of ours that is not desired.
 	Stray State = "stray"
 )
@@ -77,7 +74,25 @@ const (
 type Status struct {
 	Route
 	State  State
-	Reason string
+	Reason string // "" for OK
+}
+
+// Condition is something about the host, rather than about one route, that an
+// operator should know: packets to or from peers may be lost.
+type Condition struct {
+	Name    string // "rp_filter", "carrier" or "overlap"
+	Subject string // the interface, or the foreign route's destination
+	Reason  string
+}
+
+// Peer is another node's claim to a subnet.
+type Peer struct {
+	Node    string
+	Subnet  netip.Prefix
+	Address netip.Addr // next hop
+	// Quarantined: the subnet is nobody's to use; it gets no route, so that the
+	// network's own answers "unreachable".
+	Quarantined bool
 }
 
 // Wants is what the routes of a node follow from.
@@ -86,71 +101,21 @@ type Wants struct {
 	Subnet  netip.Prefix // this node's own
 	Device  string       // what this node's containers are behind
 	Node    string       // this node's name
+	Address netip.Addr   // this node's own, as peers know it; zero: unknown
+	Peers   []Peer       // in any order; without this node
+	// Complete: the state from which this was made has caught up. Until then
+	// routes are added, but none is changed or removed.
+	Complete bool
 }
 
-// desired is the pure first part of the reconciler: every route of ours that
-// the kernel should have. Traffic for a subnet that nobody has must not leave
-// by the default route, so the whole network is unreachable at the worst metric.
-func desired(w Wants) []Route {
-	return []Route{{Kind: Unreachable, Destination: w.Network.Masked(), Metric: worstMetric}}
+func (w Wants) within(p netip.Prefix) bool { return contains(w.Network, p) }
+
+// contains reports whether inner lies in outer, or is outer.
+func contains(outer, inner netip.Prefix) bool {
+	return outer.IsValid() && outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
-// plan is the pure second part: what to add and what to delete so that have,
-// all routes of the table to destinations inside the network, becomes want.
-// Only routes with our protocol are in have.ours; a foreign route with the key
-// of a desired one is a conflict, and its place is left to it.
-func plan(want []Route, have table) (add, del []Route) {
-	wanted := make(map[key]Route, len(want))
-	for _, r := range want {
-		wanted[r.key()] = r
-		if has, ok := have.ours[r.key()]; ok && has.same(r) {
-			continue
-		}
-		if _, taken := have.foreign[r.key()]; !taken {
-			add = append(add, r)
-		}
-	}
-	for k, r := range have.ours {
-		if _, ok := wanted[k]; !ok {
-			del = append(del, r)
-		}
-	}
-	sortRoutes(add)
-	sortRoutes(del)
-	return add, del
-}
-
-// table is what the kernel has, by the kernel's own key.
-type table struct {
-	ours    map[key]Route
-	foreign map[key]Route
-}
-
-// compare tells how each desired route stands, and names what is not desired.
-func compare(want []Route, have table) []Status {
-	var out []Status
-	wanted := map[key]bool{}
-	for _, r := range want {
-		wanted[r.key()] = true
-		s := Status{Route: r, State: Missing, Reason: "not in the kernel's table"}
-		if has, ok := have.ours[r.key()]; ok && has.same(r) {
-			s.State, s.Reason = OK, ""
-		} else if _, taken := have.foreign[r.key()]; taken {
-			s.State, s.Reason = Conflict, "a route of another program has this destination and metric"
-		}
-		out = append(out, s)
-	}
-	for k, r := range have.ours {
-		if !wanted[k] {
-			out = append(out, Status{Route: r, State: Stray, Reason: "bears our mark but is not wanted"})
-		}
-	}
-	slices.SortFunc(out, func(a, b Status) int { return order(a.Route, b.Route) })
-	return out
-}
-
-func sortRoutes(rs []Route) { slices.SortFunc(rs, order) }
-
+// order sorts by destination, the more specific first.
 func order(a, b Route) int {
 	return cmp.Or(
 		a.Destination.Addr().Compare(b.Destination.Addr()),
