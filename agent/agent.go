@@ -26,6 +26,9 @@ import (
 // events.ErrNotFound proves nothing.
 type Containers interface {
 	Look(ctx context.Context, key events.Key) (events.Container, error)
+	// Kill ends the container's task if its init process still is pid. A task
+	// that has ended is no error.
+	Kill(ctx context.Context, key events.Key, pid int) error
 }
 
 // Leases is the holder of this node's subnet. All methods are safe for
@@ -129,6 +132,7 @@ type Endpoint struct {
 	Since        time.Time // when State was reached
 	Created      time.Time // the container's creation time
 	PID          int
+	Strict       bool   // it must not run without its network
 	NetNS        uint64 // inode of the namespace
 	DefaultRoute bool
 	MTU          int     // asked for; 0: the node's

@@ -169,6 +169,18 @@ func (c *fakeContainerd) exit(x *fakeContainer) {
 	c.tell(events.Hint{Key: x.Key, Topic: events.TaskDelete, PID: uint32(p.pid)})
 }
 
+// Kill implements Containers.
+func (c *fakeContainerd) Kill(_ context.Context, key events.Key, pid int) error {
+	c.mu.Lock()
+	x := c.all[key]
+	same := x != nil && x.proc != nil && x.proc.pid == pid
+	c.mu.Unlock()
+	if same {
+		c.exit(x)
+	}
+	return nil
+}
+
 func (c *fakeContainerd) list() events.Listing {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -48,6 +48,7 @@ type Wish struct {
 	Hostname string
 	Ifname   string
 	MTU      int
+	Strict   bool   // it must not run without its network
 	Source   string // "label" or "annotation": where stellar.io/network was found
 }
 
@@ -56,6 +57,7 @@ type Wish struct {
 type RejectError struct {
 	Code   string
 	Reason string
+	strict bool // the container must not run without a network
 }
 
 func (e *RejectError) Error() string { return e.Reason }
@@ -94,32 +96,38 @@ func parseWish(c *events.Container, t Trust) (*Wish, error) {
 		return nil, err
 	}
 	network, asked := words[labelNetwork]
-	if !asked {
+	if !asked || network.value == "false" || network.value == "none" {
 		return nil, nil
 	}
 	wish := &Wish{Source: network.source}
-	switch network.value {
-	case "false", "none":
-		return nil, nil
-	case "true":
-		wish.Network = ipam.DefaultNetwork
-	default:
-		if !networkName.MatchString(network.value) {
-			return nil, rejectf("label", "%s=%q is neither true, false, none nor the name of a network", labelNetwork, printable(network.value))
-		}
-		wish.Network = network.value
-	}
-	if wish.Network != ipam.DefaultNetwork {
-		return nil, rejectf("network", "network %q does not exist (there is one, %q)", wish.Network, ipam.DefaultNetwork)
-	}
-	// In order, so that a container with several faults always shows the same one.
-	for _, key := range slices.Sorted(maps.Keys(words)) {
-		if err := wish.set(key, words[key]); err != nil {
-			return nil, err
-		}
+	if refused := wish.read(words); refused != nil {
+		refused.strict = words[labelStrict].value == "true"
+		return nil, refused
 	}
 	wish.addNerdctl(c, t)
 	return wish, nil
+}
+
+// read parses our keys, stellar.io/network among them.
+func (w *Wish) read(words map[string]word) *RejectError {
+	switch network := words[labelNetwork].value; {
+	case network == "true":
+		w.Network = ipam.DefaultNetwork
+	case !networkName.MatchString(network):
+		return rejectf("label", "%s=%q is neither true, false, none nor the name of a network", labelNetwork, printable(network))
+	default:
+		w.Network = network
+	}
+	if w.Network != ipam.DefaultNetwork {
+		return rejectf("network", "network %q does not exist (there is one, %q)", w.Network, ipam.DefaultNetwork)
+	}
+	// In order, so that a container with several faults always shows the same one.
+	for _, key := range slices.Sorted(maps.Keys(words)) {
+		if refused := w.set(key, words[key]); refused != nil {
+			return refused
+		}
+	}
+	return nil
 }
 
 // What a user asked of nerdctl under --net none, which only keeps it.
@@ -217,11 +225,11 @@ var (
 	hostLabel   = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
 )
 
-func (w *Wish) set(key string, v word) error {
+func (w *Wish) set(key string, v word) *RejectError {
 	if len(v.value) > maxValue {
 		return rejectf("label", "%s is longer than %d bytes", key, maxValue)
 	}
-	bad := func(want string) error {
+	bad := func(want string) *RejectError {
 		return rejectf("label", "%s=%q is not %s", key, printable(v.value), want)
 	}
 	switch key {
@@ -257,8 +265,7 @@ func (w *Wish) set(key string, v word) error {
 	case labelStrict:
 		switch v.value {
 		case "true":
-			// Better no network than a promise that is not kept.
-			return rejectf("strict", "%s=true: this version cannot hold a container until its network is up", key)
+			w.Strict = true
 		case "false":
 		default:
 			return bad("true or false")

@@ -102,7 +102,7 @@ func TestParseWish(t *testing.T) {
 			reason: `stellar.io/ifname="lo" is not an interface name of at most 15 characters`},
 		{name: "MTU", in: image(m{labelNetwork: "true", labelMTU: "+1500"}, nil), reason: `stellar.io/mtu="+1500" is not a number from 576 to 65535`},
 		{name: "strict", in: image(m{labelNetwork: "true", labelStrict: "true"}, nil),
-			reason: "stellar.io/strict=true: this version cannot hold a container until its network is up"},
+			want: &Wish{Network: "default", Strict: true, Source: "label"}},
 		{name: "neither strict nor not", in: image(m{labelNetwork: "true", labelStrict: "yes"}, nil), reason: `stellar.io/strict="yes" is not true or false`},
 		{name: "too long", in: image(m{labelNetwork: "true", labelHostname: strings.Repeat("a", 257)}, nil),
 			reason: "stellar.io/hostname is longer than 256 bytes"},

@@ -20,6 +20,7 @@ type record struct {
 	known    bool         // a look has succeeded since the agent started
 	wish     *Wish        // nil: no network is asked for
 	refused  *RejectError // why what is asked for cannot be
+	bare     time.Time    // since when a strict container's task has run without its network
 	verdict  verdict
 	path     bool               // the spec names the namespace by a path
 	beside   bool               // the container has, or will have, a network of its own

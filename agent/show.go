@@ -48,7 +48,7 @@ func (j *job) face() Endpoint {
 	}
 	if j.wish != nil {
 		e.Network, e.Source, e.Hostname = j.wish.Network, j.wish.Source, j.wish.Hostname
-		e.MTU = j.wish.MTU
+		e.MTU, e.Strict = j.wish.MTU, j.wish.Strict
 	}
 	if held, ok := j.cfg.Leases.Lookup(j.owner); ok {
 		e.Address = held.Addr

@@ -29,13 +29,14 @@ func (a *Agent) work(ctx context.Context, key events.Key) (failed bool) {
 	start := time.Now()
 	defer func() { a.cfg.Metrics.reconciled(time.Since(start)) }()
 	err := j.converge(ctx)
-	switch {
-	case err == nil || ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return false
-	case !errors.Is(err, errUnknown):
+	}
+	if err != nil && !errors.Is(err, errUnknown) {
 		j.showFailure(err)
 	}
-	return true
+	j.enforce(ctx)
+	return err != nil
 }
 
 // errUnknown ends a pass that has learned nothing yet; more passes follow, with

@@ -63,6 +63,24 @@ func TestRejections(t *testing.T) {
 	n.reaches("taken", "172.16.0.1")
 }
 
+// TestStrict: no container that says so stays running without its network.
+func TestStrict(t *testing.T) {
+	n := startNode(t, nodeOptions{})
+	if e := n.start("fine", "strict", "true"); e.Ready == "" {
+		t.Errorf("%+v", e)
+	}
+	n.runContainer(testx.Run{ID: "bad", Labels: networked("strict", "true", "ip", "198.51.100.1")})
+	n.await("bad", "rejected")
+	n.eventually(quiet, "its task is over", func() error {
+		out, err := n.containerd.Ctr("tasks", "ls")
+		if err == nil && (!strings.Contains(out, "fine") || strings.Contains(out, "bad") && !strings.Contains(out, "STOPPED")) {
+			err = fmt.Errorf("%s", out)
+		}
+		return err
+	})
+	n.reaches("fine", "172.16.0.1")
+}
+
 func TestImageBringsLabel(t *testing.T) {
 	img := testx.MustBusybox(t).WithLabels("docker.io/stellar/hostile:test", map[string]string{
 		"stellar.io/network": "true", "stellar.io/ip": "172.16.0.99"})

@@ -94,7 +94,7 @@ func (n *Node) Endpoint(_ context.Context, ref api.EndpointRef) (api.EndpointDet
 	}
 	d := api.EndpointDetail{
 		Endpoint: n.endpoint(e), Created: e.Created, PID: e.PID, NetNS: e.NetNS, Subnet: p.subnet.Prefix, Gateway: p.subnet.Gateway(),
-		DefaultRoute: e.DefaultRoute, MTU: e.MTU, Hostname: e.Hostname,
+		DefaultRoute: e.DefaultRoute, MTU: e.MTU, Hostname: e.Hostname, Strict: e.Strict,
 	}
 	if e.Reason != "" && d.Up() {
 		d.Warnings = []string{e.Reason}
