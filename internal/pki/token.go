@@ -26,9 +26,12 @@ type Token struct {
 	Expires time.Time // whole seconds; the servers' clocks judge
 }
 
-// Secret is a token's secret: 128 random bits. It lies behind a pointer because
-// fmt prints the unexported fields of a foreign struct without asking them.
-type Secret struct{ p *[16]byte }
+// Secret is a token's secret: 128 random bits. It lies in a closure because fmt
+// prints the unexported fields of a foreign struct without asking them, and with
+// a wrong verb (%s) even what a pointer points to.
+type Secret struct{ reveal func() [16]byte }
+
+func newSecret(b [16]byte) Secret { return Secret{func() [16]byte { return b }} }
 
 // NewToken makes a token for the CA's cluster. Nothing knows of it until its id
 // and SecretHash are in the cluster's state.
@@ -39,11 +42,11 @@ func NewToken(ca *CA, role Role, expires time.Time) (Token, error) {
 // NewTokenFor is NewToken for nodes that do not hold the CA's key.
 func NewTokenFor(cluster string, caHash [32]byte, role Role, expires time.Time) (Token, error) {
 	var id [8]byte
-	secret := new([16]byte)
+	var secret [16]byte
 	rand.Read(id[:]) // never fails, says its documentation
 	rand.Read(secret[:])
 	t := Token{
-		Cluster: cluster, CAHash: caHash, ID: hex.EncodeToString(id[:]), Secret: Secret{secret},
+		Cluster: cluster, CAHash: caHash, ID: hex.EncodeToString(id[:]), Secret: newSecret(secret),
 		Role: role, Expires: time.Unix(expires.Unix(), 0).UTC(),
 	}
 	return t, t.validate()
@@ -58,7 +61,7 @@ func (t Token) validate() error {
 		return fmt.Errorf("%w: token id", ErrBadToken)
 	case t.Role != RoleServer && t.Role != RoleNode:
 		return fmt.Errorf("%w: role", ErrBadToken)
-	case t.Secret.p == nil:
+	case t.Secret.reveal == nil:
 		return fmt.Errorf("%w: no secret", ErrBadToken)
 	case t.Expires.Unix() < 0 || t.Expires.Unix() > 1<<40:
 		return fmt.Errorf("%w: expiry", ErrBadToken)
@@ -89,7 +92,7 @@ func (t Token) String() string {
 	b, _ = hex.AppendDecode(b, []byte(t.Cluster))
 	b = append(b, t.CAHash[:]...)
 	b, _ = hex.AppendDecode(b, []byte(t.ID))
-	b = append(b, t.Secret.p[:]...)
+	b = append(b, t.Secret.Bytes()...)
 	b = append(b, byte(t.Role))
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Expires.Unix()))
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, tokenSum))
@@ -116,7 +119,7 @@ func ParseToken(s string) (Token, error) {
 	}
 	t := Token{
 		Cluster: hex.EncodeToString(body[:16]), CAHash: [32]byte(body[16:48]), ID: hex.EncodeToString(body[48:56]),
-		Secret: Secret{(*[16]byte)(append([]byte(nil), body[56:72]...))}, Role: Role(body[72]),
+		Secret: newSecret([16]byte(body[56:72])), Role: Role(body[72]),
 		Expires: time.Unix(int64(min(binary.BigEndian.Uint64(body[73:]), 1<<62)), 0).UTC(),
 	}
 	return t, t.validate()
@@ -127,14 +130,17 @@ func (t Token) SecretHash() [32]byte { return t.Secret.Hash() }
 
 // Hash returns the secret's SHA-256.
 func (s Secret) Hash() [32]byte {
-	if s.p == nil {
-		return [32]byte{}
-	}
-	return sha256.Sum256(s.p[:])
+	return sha256.Sum256(s.Bytes())
 }
 
 // Bytes returns the secret itself: for the one message that proves it to a server.
-func (s Secret) Bytes() []byte { return append([]byte(nil), s.p[:]...) }
+func (s Secret) Bytes() []byte {
+	if s.reveal == nil {
+		return nil
+	}
+	b := s.reveal()
+	return b[:]
+}
 
 func (s Secret) Format(f fmt.State, _ rune)   { fmt.Fprint(f, redacted) }
 func (s Secret) LogValue() slog.Value         { return slog.StringValue(redacted) }
