@@ -34,6 +34,13 @@ type Backend struct {
 	changed   chan struct{} // closed at the next event
 	checks    []api.Check   // reported besides cluster and leader
 	fail      map[string]error
+
+	leader    ipam.NodeID
+	voters    map[ipam.NodeID]bool
+	lost      map[ipam.NodeID]bool
+	outOfRaft map[ipam.NodeID]bool
+	routes    []api.Route // besides the two that Routes always has
+	snapshot  []byte
 }
 
 // New returns a backend without a cluster. now nil means time.Now.
@@ -41,7 +48,10 @@ func New(now func() time.Time) *Backend {
 	if now == nil {
 		now = time.Now
 	}
-	return &Backend{now: now, state: ipam.New(), changed: make(chan struct{}), broken: map[string][]string{}, fail: map[string]error{}}
+	return &Backend{
+		now: now, state: ipam.New(), changed: make(chan struct{}), broken: map[string][]string{}, fail: map[string]error{},
+		leader: NodeID, voters: map[ipam.NodeID]bool{NodeID: true}, lost: map[ipam.NodeID]bool{}, outOfRaft: map[ipam.NodeID]bool{},
+	}
 }
 
 // Fail makes a method return err from now on; nil makes it work again. A method
@@ -106,12 +116,14 @@ func (b *Backend) begin(method string) (unlock func(), err error) {
 }
 
 // apply executes commands on the real state and returns the first refusal.
-func (b *Backend) apply(cmds ...ipam.Command) error {
+func (b *Backend) apply(cmds ...ipam.Command) error { return applyTo(b.state, cmds...) }
+
+func applyTo(st *ipam.State, cmds ...ipam.Command) error {
 	data, err := ipam.Envelope{Commands: cmds}.Encode()
 	if err != nil {
 		return err
 	}
-	out, err := b.state.Apply(b.state.Index()+1, data)
+	out, err := st.Apply(st.Index()+1, data)
 	if err != nil {
 		return err
 	}
@@ -298,14 +310,40 @@ func (b *Backend) Nodes(context.Context) ([]api.Node, error) {
 	}
 	var out []api.Node
 	for n := range b.state.Nodes() {
-		a := api.Node{Name: n.Name, ID: string(n.ID), Address: n.Address, Status: "ready", Role: "leader", Version: n.Version, Self: n.ID == NodeID}
-		for s := range b.state.SubnetsOf(n.ID) {
+		if a := b.node(n); a.Status != api.NodeRemoved || a.Subnet.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
+
+// node returns a member, or a tombstone with what it left in quarantine.
+func (b *Backend) node(n ipam.Node) api.Node {
+	a := api.Node{Name: n.Name, ID: string(n.ID), Address: n.Address, Status: api.NodeReady, Role: "server", Version: n.Version, Self: n.ID == NodeID}
+	for s := range b.state.Subnets() {
+		if s.Node == n.ID && s.State != ipam.SubnetFree {
 			a.Subnet, a.Epoch = s.Prefix, s.Epoch.String()
 			a.Endpoints += b.state.Usage(s.SubnetKey).Used
 		}
-		out = append(out, a)
 	}
-	return out, nil
+	switch {
+	case n.Removed:
+		a.Status, a.Role = api.NodeRemoved, ""
+		return a
+	case b.lost[n.ID]:
+		a.Status = api.NodeLost
+	case n.Draining:
+		a.Status = api.NodeDraining
+	}
+	switch {
+	case n.ID == b.leader:
+		a.Role = "leader"
+	case n.Role == ipam.RoleNode:
+		a.Role = "node"
+	case b.voters[n.ID]:
+		a.Role = "voter"
+	}
+	return a
 }
 
 // Routes implements server.Cluster.
@@ -320,8 +358,8 @@ func (b *Backend) Routes(context.Context) ([]api.Route, error) {
 		return nil, err
 	}
 	n, _ := b.state.Network(ipam.DefaultNetwork)
-	return []api.Route{
-		{Destination: s.Prefix, Dev: "stellar0", Node: NodeName, State: "ok"},
-		{Destination: n.Prefix, Dev: "", Node: "", State: "unreachable"},
-	}, nil
+	return append([]api.Route{
+		{Destination: s.Prefix, Dev: "stellar0", Node: NodeName, State: api.RouteOK},
+		{Destination: n.Prefix, Dev: "", Node: "", State: api.RouteUnreachable},
+	}, b.routes...), nil
 }

@@ -22,8 +22,9 @@ func (b *Backend) Subnets(context.Context) ([]api.Subnet, error) {
 	var out []api.Subnet
 	for s := range b.state.Subnets() {
 		u := b.state.Usage(s.SubnetKey)
+		n, _ := b.state.Node(s.Node)
 		out = append(out, api.Subnet{
-			Network: s.Network, Subnet: s.Prefix, Node: NodeName, Epoch: s.Epoch.String(), State: s.State.String(),
+			Network: s.Network, Subnet: s.Prefix, Node: n.Name, Epoch: s.Epoch.String(), State: s.State.String(),
 			Used: u.Used, Free: u.Free, Cooling: u.Cooling, Reserved: u.Reserved,
 		})
 	}
@@ -106,6 +107,11 @@ func (b *Backend) Release(_ context.Context, r api.Release) (string, error) {
 	node, epoch, err := b.fence(r.Prefix)
 	if err != nil {
 		return "", err
+	}
+	for s := range b.state.Subnets() {
+		if s.Prefix == r.Prefix && s.State == ipam.Quarantined {
+			return "quarantine", b.apply(ipam.ReleaseSubnet{Network: s.Network, Prefix: s.Prefix})
+		}
 	}
 	l, ok := b.state.Lease(r.Prefix.Addr())
 	if !ok || !r.Prefix.IsSingleIP() {

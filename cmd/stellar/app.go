@@ -38,6 +38,9 @@ type app struct {
 	noHeaders bool
 	debug     bool
 
+	// recover makes this node the start of the cluster's next life; nil: recoverNode.
+	recover func(context.Context, config.Config, recoverOptions) (api.Recovery, error)
+
 	started bool // a command's Run was reached: what fails now is no wrong usage
 }
 
@@ -82,7 +85,7 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.debug, "debug", false, "say more on stderr")
 	root.AddCommand(
 		a.agentCommand(), a.clusterCommand(), a.statusCommand(), a.waitCommand(),
-		a.endpointCommand(), a.psCommand(), a.nodeCommand(), a.ipamCommand(), a.routeCommand(),
+		a.endpointCommand(), a.psCommand(), a.nodeCommand(), a.ipamCommand(), a.routeCommand(), a.raftCommand(),
 		a.eventsCommand(), a.versionCommand(),
 	)
 	return root

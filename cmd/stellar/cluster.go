@@ -11,7 +11,8 @@ import (
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "Make a cluster", "", a.clusterInitCommand())
+	return group("cluster", "Make, join and leave a cluster", "",
+		a.clusterInitCommand(), a.clusterJoinCommand(), a.clusterLeaveCommand(), a.clusterTokenCommand(), a.clusterEndReclaimCommand())
 }
 
 type clusterInit struct {

@@ -32,11 +32,16 @@ var subnetList = listing[api.Subnet]{
 	},
 }
 
-type ipamLs struct{ app *app }
+type ipamLs struct {
+	app *app
+	freshness
+}
 
 func (a *app) ipamLsCommand() *cobra.Command {
+	c := &ipamLs{app: a}
 	cmd := &cobra.Command{Use: "ls", Aliases: aliases("ls"), Short: "List subnets and their use", Args: cobra.NoArgs}
-	return a.attach(cmd, &ipamLs{app: a}, callTimeout)
+	c.add(cmd)
+	return a.attach(cmd, c, callTimeout)
 }
 
 func (c *ipamLs) Run(ctx context.Context, _ []string, stdout, _ io.Writer) error {
@@ -45,18 +50,23 @@ func (c *ipamLs) Run(ctx context.Context, _ []string, stdout, _ io.Writer) error
 		return err
 	}
 	defer cl.Close()
-	items, err := cl.Subnets(ctx)
+	items, err := c.of(cl).Subnets(ctx)
 	if err != nil {
 		return err
 	}
 	return subnetList.print(c.app, stdout, items)
 }
 
-type ipamShow struct{ app *app }
+type ipamShow struct {
+	app *app
+	freshness
+}
 
 func (a *app) ipamShowCommand() *cobra.Command {
+	c := &ipamShow{app: a}
 	cmd := &cobra.Command{Use: "show IP", Short: "Show who has an address", Args: cobra.ExactArgs(1)}
-	return a.attach(cmd, &ipamShow{app: a}, callTimeout)
+	c.add(cmd)
+	return a.attach(cmd, c, callTimeout)
 }
 
 func (c *ipamShow) Run(ctx context.Context, args []string, stdout, _ io.Writer) error {
@@ -69,7 +79,7 @@ func (c *ipamShow) Run(ctx context.Context, args []string, stdout, _ io.Writer) 
 		return err
 	}
 	defer cl.Close()
-	got, err := cl.Address(ctx, ip)
+	got, err := c.of(cl).Address(ctx, ip)
 	if err != nil {
 		return err
 	}

@@ -21,9 +21,10 @@ type ipamRelease struct {
 func (a *app) ipamReleaseCommand() *cobra.Command {
 	c := &ipamRelease{app: a}
 	cmd := &cobra.Command{
-		Use: "release IP|BLOCK | --from-report F", Short: "End a reservation, or the lease of an owner that is gone",
-		Long: "Ends a reservation of exactly this address or block, or the lease of this address.\n" +
-			"A lease that an interface still carries is refused. With --from-report, releases the\n" +
+		Use: "release IP|BLOCK | --from-report F", Short: "End a reservation, a quarantine, or the lease of an owner that is gone",
+		Long: "Ends a reservation of exactly this address or block, the lease of this address, or\n" +
+			"the quarantine of this subnet: say that only when its last holder is dead. A lease\n" +
+			"that an interface still carries is refused. With --from-report, releases the\n" +
 			"leaked leases of a report of `ipam check --report`, unless they have changed since.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || (len(args) == 1) == (c.fromReport != "") {

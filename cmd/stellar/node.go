@@ -11,7 +11,8 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "Members of the cluster", "", a.nodeLsCommand())
+	return group("node", "Members of the cluster", "",
+		a.nodeLsCommand(), a.nodeInspectCommand(), a.nodeDrainCommand(), a.nodeRmCommand())
 }
 
 var nodeList = listing[api.Node]{
@@ -35,11 +36,21 @@ var nodeList = listing[api.Node]{
 	},
 }
 
-type nodeLs struct{ app *app }
+type nodeLs struct {
+	app *app
+	freshness
+}
 
 func (a *app) nodeLsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "ls", Aliases: aliases("ls"), Short: "List nodes; * marks this one", Args: cobra.NoArgs}
-	return a.attach(cmd, &nodeLs{app: a}, callTimeout)
+	c := &nodeLs{app: a}
+	cmd := &cobra.Command{
+		Use: "ls", Aliases: aliases("ls"), Short: "List nodes; * marks this one", Args: cobra.NoArgs,
+		Long: "STATUS is ready, joining, draining, lost (does not answer), fenced (was removed, or is\n" +
+			"of an older generation) or removed, listed while its subnet is quarantined. ROLE is\n" +
+			"leader, voter, server (may become a voter) or node.",
+	}
+	c.add(cmd)
+	return a.attach(cmd, c, callTimeout)
 }
 
 func (c *nodeLs) Run(ctx context.Context, _ []string, stdout, _ io.Writer) error {
@@ -48,9 +59,44 @@ func (c *nodeLs) Run(ctx context.Context, _ []string, stdout, _ io.Writer) error
 		return err
 	}
 	defer cl.Close()
-	items, err := cl.Nodes(ctx)
+	items, err := c.of(cl).Nodes(ctx)
 	if err != nil {
 		return err
 	}
 	return nodeList.print(c.app, stdout, items)
+}
+
+type nodeInspect struct {
+	app *app
+	freshness
+}
+
+func (a *app) nodeInspectCommand() *cobra.Command {
+	c := &nodeInspect{app: a}
+	cmd := &cobra.Command{
+		Use: "inspect NAME", Short: "Show one node", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNodes,
+		Long: "NAME is a node's name, its id, or the first digits of its id.",
+	}
+	c.add(cmd)
+	return a.attach(cmd, c, callTimeout)
+}
+
+func (c *nodeInspect) Run(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	cl, err := c.app.dial()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	n, err := c.of(cl).Node(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	return printNode(c.app, stdout, n)
+}
+
+func printNode(a *app, stdout io.Writer, n api.Node) error {
+	return printObject(a, stdout, "Node", n, n.Name, []field{
+		{"Node", n.Name}, {"ID", n.ID}, {"Address", n.Address}, {"Status", n.Status}, {"Role", n.Role}, {"Subnet", prefixCell(n.Subnet)},
+		{"Epoch", n.Epoch}, {"Endpoints", strconv.Itoa(n.Endpoints)}, {"Version", n.Version}, {"This node", yesNo(n.Self)},
+	})
 }

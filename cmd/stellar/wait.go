@@ -23,7 +23,7 @@ func (a *app) waitCommand() *cobra.Command {
 		"Waits, 60s unless --timeout says otherwise, and prints nothing. Exit code 0 when it\n"+
 			"is so, 124 when the time is over, 5 when it will not be so. An agent that does not\n"+
 			"answer is waited for, too.",
-		a.waitEndpointCommand(), a.waitStatusCommand("leader", "Wait until the cluster has a leader", leaderNow),
+		a.waitEndpointCommand(), a.waitRouteCommand(), a.waitStatusCommand("leader", "Wait until the cluster has a leader", leaderNow),
 		a.waitStatusCommand("ready", "Wait until this node can attach containers", readyNow))
 }
 
@@ -168,4 +168,33 @@ func (c *waitEndpoint) Run(ctx context.Context, args []string, _, _ io.Writer) e
 		}
 		return notYet{d.State + ": " + orNone(d.Reason)}
 	})
+}
+
+func (a *app) waitRouteCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "route PREFIX", Short: "Wait until this node has a route to a subnet", Args: cobra.ExactArgs(1),
+		Long: "PREFIX is a subnet as `stellar ipam ls` shows it; nobody need hold it yet. What stands\n" +
+			"in the way (conflict, not-adjacent) may go away, and is waited for.",
+	}
+	return a.attach(cmd, calling{a, func(ctx context.Context, cl *client.Client, args []string, _ io.Writer) error {
+		to, err := api.ParseTarget(args[0])
+		if err != nil {
+			return err
+		}
+		return poll(ctx, "no route to "+to.String(), func(ctx context.Context) error {
+			all, err := cl.Routes(ctx)
+			if err != nil {
+				return err
+			}
+			for _, r := range all {
+				if r.Destination == to && r.State == api.RouteOK {
+					return nil
+				}
+				if r.Destination == to {
+					return notYet{r.State + ": " + orNone(r.Reason)}
+				}
+			}
+			return notYet{"nobody has that subnet"}
+		})
+	}}, waitTimeout)
 }

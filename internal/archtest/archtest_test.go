@@ -64,7 +64,7 @@ var may = map[string][]string{
 		"api", "api/internal/rpc", "api/internal/wire", "api/peerapi", "api/stellar/v1", "api/stellar/v1/stellarv1connect", "ipam", "raftstore",
 	},
 	"api/client":             {"api", "api/internal/rpc", "api/internal/wire", "api/stellar/v1", "api/stellar/v1/stellarv1connect", "ipam"},
-	"api/apitest":            {"api", "ipam"},
+	"api/apitest":            {"api", "ipam", "raftstore"},
 	"internal/config":        {"ipam"},
 	"internal/pki":           {"internal/atomicfile", "ipam"},
 	"internal/peer":          {"internal/pki", "ipam"},
@@ -74,7 +74,7 @@ var may = map[string][]string{
 		"agent", "api", "api/server", "events", "internal/atomicfile", "internal/config", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "routes",
 	},
-	"cmd/stellar": {"api", "api/client", "api/server", "internal/config", "internal/node", "ipam", "netsetup", "routes"},
+	"cmd/stellar": {"api", "api/client", "api/server", "internal/config", "internal/node", "ipam", "netsetup", "routes", "internal/atomicfile", "raftstore"},
 }
 
 // owners says which packages may import a library, and no other.

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"stellar.io/stellar/api"
+)
+
+type raftRecover struct {
+	app *app
+	agentFlags
+	dryRun bool
+}
+
+func (a *app) raftRecoverCommand() *cobra.Command {
+	c := &raftRecover{app: a}
+	cmd := &cobra.Command{
+		Use: "recover", Short: "Start a cluster anew from this node when its quorum is lost for good",
+		Long: "For a cluster whose voters are mostly gone and will not come back. Stop the agents, run\n" +
+			"`stellar raft recover --dry-run` on every node that is left and choose the one with the\n" +
+			"highest term and, of those, the highest index. Recovered, it is the only voter, in a new\n" +
+			"generation, and all other nodes are fenced: empty their data directories and let them\n" +
+			"join anew. Running containers keep their networks. The store is copied first.",
+		Args: cobra.NoArgs,
+	}
+	c.add(cmd, "data-dir", "node-name", "listen", "advertise", "run-dir")
+	cmd.Flags().BoolVar(&c.dryRun, "dry-run", false, "show what this node has, and change nothing")
+	return a.attach(cmd, c, noTimeout)
+}
+
+func (c *raftRecover) Run(ctx context.Context, _ []string, stdout, _ io.Writer) error {
+	cfg, err := c.resolve(c.app)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(cfg.DataDir); errors.Is(err, fs.ErrNotExist) {
+		return api.Errorf(api.CodeNotFound, "no node was ever here: %w", err).WithHint("name its directory with --data-dir")
+	}
+	lock, err := lockExisting(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	do := c.app.recover
+	if do == nil {
+		do = recoverNode
+	}
+	found, err := do(ctx, cfg, recoverOptions{DryRun: true})
+	if err != nil {
+		return err
+	}
+	if c.dryRun {
+		return printRecovery(c.app, stdout, found)
+	}
+	err = c.app.confirm(fmt.Sprintf("make node %s, at term %d and index %d, the only voter of cluster %s: what other nodes had beyond that is lost, and they must join anew",
+		found.Node, found.Term, found.Index, found.Cluster))
+	if err != nil {
+		return err
+	}
+	done, err := do(ctx, cfg, recoverOptions{})
+	if err != nil {
+		return err
+	}
+	return printRecovery(c.app, stdout, done)
+}
+
+func printRecovery(a *app, stdout io.Writer, r api.Recovery) error {
+	return printObject(a, stdout, "Recovery", r, r.Node, []field{
+		{"Cluster", r.Cluster}, {"Node", r.Node}, {"Term", indexCell(r.Term)}, {"Index", indexCell(r.Index)},
+		{"Servers", strconv.Itoa(r.Servers)}, {"Voters", strconv.Itoa(r.Voters)}, {"Generation", strconv.FormatUint(r.Generation, 10)},
+		{"Recovered", yesNo(r.Done)}, {"Backup", r.Backup},
+	})
+}
