@@ -115,6 +115,6 @@ func (p *parts) checkNetwork(add addCheck) {
 // wants returns what this node's routes follow from.
 func (p *parts) wants(node, bridge string) func() routes.Wants {
 	return func() routes.Wants {
-		return routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: node}
+		return routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: node, Complete: true}
 	}
 }
