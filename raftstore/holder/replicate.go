@@ -3,7 +3,6 @@ package holder
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"stellar.io/stellar/ipam"
-	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/raftstore/journal"
 )
 
@@ -245,153 +243,4 @@ func (h *Holder) takeStrays(ctx context.Context, strays []ipam.Lease) error {
 	written := h.journal.Begin(records...)
 	h.mu.Unlock()
 	return written.Wait(ctx)
-}
-
-// retryFlights proposes the envelopes of unknown outcome again, oldest first.
-func (h *Holder) retryFlights(ctx context.Context) error {
-	h.mu.Lock()
-	flights := slices.Clone(h.flights)
-	h.mu.Unlock()
-	for _, f := range flights {
-		// "Not proposed" speaks of this attempt; an earlier one may still be committed.
-		results, err := h.attempt(ctx, f.env)
-		if err != nil {
-			return err
-		}
-		if err := h.resolve(f, results); err != nil {
-			// The plan sees what the replica lacks now.
-			h.log.Debug("a change of unknown outcome was refused", "error", err)
-		}
-	}
-	return nil
-}
-
-func (h *Holder) attempt(ctx context.Context, env ipam.Envelope) ([]ipam.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.ProposalWait)
-	defer cancel()
-	results, err := h.cfg.Store.Propose(ctx, env)
-	if errors.Is(err, raftstore.ErrStopped) {
-		h.mu.Lock()
-		h.halt(err)
-		h.mu.Unlock()
-	}
-	return results, err
-}
-
-// proposeBind lets the replica have a lease that it lacks.
-func (h *Holder) proposeBind(ctx context.Context, c change) error {
-	h.mu.Lock()
-	l := h.leases[c.addr]
-	if !c.valid(l) {
-		h.mu.Unlock()
-		return nil
-	}
-	f := &flight{leases: []*lease{l}, bind: l, env: ipam.Envelope{Request: l.request, Commands: c.commands}}
-	for _, a := range c.others {
-		other := h.leases[a]
-		if other != nil && (other.op != nil || other.flight != nil) {
-			h.mu.Unlock()
-			return nil
-		}
-		if other != nil {
-			f.leases = append(f.leases, other)
-		}
-	}
-	if c.yields {
-		h.log.Warn("a reservation ends, for the address is in use", "address", c.addr, "owner", l.owner)
-		h.recheck = true // the journal's record of it goes when the replica's has gone
-	}
-	h.launch(f)
-	spent := l.spent || l.request == (ipam.RequestID{})
-	h.mu.Unlock()
-	return h.fly(ctx, f, spent)
-}
-
-// proposeRest proposes releases, marks and frees in one envelope.
-func (h *Holder) proposeRest(ctx context.Context, changes []change) error {
-	f := &flight{}
-	h.mu.Lock()
-	for _, c := range changes {
-		l := h.leases[c.addr]
-		if !c.valid(l) {
-			continue
-		}
-		f.leases = append(f.leases, l)
-		f.env.Commands = append(f.env.Commands, c.commands...)
-	}
-	h.launch(f)
-	h.mu.Unlock()
-	if len(f.leases) == 0 {
-		return nil
-	}
-	return h.fly(ctx, f, true)
-}
-
-// valid reports whether the lease is still what the change was made for.
-func (c change) valid(l *lease) bool {
-	return l != nil && l.op == nil && l.flight == nil && l.owner == c.owner && l.held == c.held
-}
-
-// fly proposes a launched flight, under a new id if renew is set.
-func (h *Holder) fly(ctx context.Context, f *flight, renew bool) error {
-	var err error
-	if renew {
-		f.env.Request, err = h.seq.next()
-	}
-	var results []ipam.Result
-	if err == nil {
-		results, err = h.attempt(ctx, f.env)
-	}
-	if err == nil {
-		return h.resolve(f, results)
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if errors.Is(err, raftstore.ErrUnknownOutcome) {
-		h.flights = append(h.flights, f)
-	} else {
-		h.landed(f)
-	}
-	return err
-}
-
-// resolve deals with the answer to a flight. It returns a refusal that the next
-// round may or may not overcome.
-func (h *Holder) resolve(f *flight, results []ipam.Result) error {
-	last := results[len(results)-1].Err
-	if f.reserves.IsValid() && last == nil {
-		c := f.env.Commands[0].(ipam.ReserveAddress)
-		if err := h.note(journal.Record{Op: journal.OpReserve, Prefix: c.Prefix, Reason: c.Reason}); err != nil {
-			h.log.Debug("reservation is not in the journal", "address", f.reserves, "error", err)
-		}
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.alone {
-		h.alone = false
-		h.log.Info("commits succeed again", "subnet", h.cfg.Subnet.Prefix)
-	}
-	h.caughtUp = true
-	h.landed(f)
-	if f.reserves.IsValid() {
-		h.unreserving(f.reserves)
-	}
-	if l := f.bind; l != nil {
-		l.spent = l.spent || l.request == f.env.Request
-		l.confirmed = l.confirmed || last == nil && l.held
-	}
-	if f.bind != nil {
-		results = results[len(results)-1:] // those before it make room, if they can
-	}
-	var refusal error
-	for _, r := range results {
-		switch {
-		case r.Err == nil, strangeID(r.Err): // the latter will not be executed any more, if it ever was
-		case fencing(r.Err):
-			h.halt(fmt.Errorf("%w: %w", ErrFenced, r.Err))
-		default:
-			refusal = fmt.Errorf("%w: %w", errRefused, r.Err)
-		}
-	}
-	return refusal
 }
