@@ -204,7 +204,13 @@ func (n *Node) prepareKernel(ctx context.Context, p *parts) (err error) {
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
 	}
-	if err := p.holder.Adopt(ctx, live); err != nil {
+	err = p.holder.Adopt(ctx, live)
+	if errors.Is(err, holder.ErrConflict) || errors.Is(err, ipam.ErrOutOfSubnet) {
+		// What is in doubt is kept from others; the rest goes on.
+		n.log.Error("addresses in use that do not fit the plan: see `stellar ipam check`", "err", err)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("adopt endpoints: %w", err)
 	}
 	return nil
