@@ -2,10 +2,12 @@ package peer
 
 import (
 	"crypto/tls"
+	"io"
 	"math"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stellar.io/stellar/ipam"
@@ -24,6 +26,7 @@ type conn struct {
 
 	registry *registry
 	once     sync.Once
+	killed   atomic.Bool
 }
 
 func newConn(t *tls.Conn, raw net.Conn, p Peer, r *registry) *conn {
@@ -37,8 +40,19 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// Read implements net.Conn. A connection that this side has ended reads as its
+// end: it is no failure, and Raft's transport and net/http log it as none.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && c.killed.Load() {
+		err = io.EOF
+	}
+	return n, err
+}
+
 // kill closes without a word and does not wait.
 func (c *conn) kill() {
+	c.killed.Store(true)
 	c.forget()
 	c.raw.Close()
 }

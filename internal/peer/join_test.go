@@ -3,6 +3,8 @@ package peer
 import (
 	"bytes"
 	"errors"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -184,7 +186,9 @@ func TestJoinManInTheMiddle(t *testing.T) {
 // A server that is no peer port at all.
 func TestJoinAtAStranger(t *testing.T) {
 	t.Parallel()
-	web := httptest.NewTLSServer(http.NotFoundHandler())
+	web := httptest.NewUnstartedServer(http.NotFoundHandler())
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.StartTLS()
 	defer web.Close()
 	if _, err := get(JoinClient(newToken(newCA(clusterA)), web.Listener.Addr().String()), "x:1"); err == nil {
 		t.Error("joined at a web server")

@@ -28,7 +28,7 @@ func TestCaller(t *testing.T) {
 			t.Errorf("expecting %q: %q, %v", expect, got, err)
 		}
 	}
-	if client.HTTPClient("") != client.HTTPClient("") {
+	if first, second := client.HTTPClient(""), client.HTTPClient(""); first != second {
 		t.Error("connections are not shared")
 	}
 	if _, ok := Caller(context.Background()); ok {
@@ -101,20 +101,26 @@ func TestDropNodeRace(t *testing.T) {
 		serveAll(p)
 		cert := signed(ca, member(1), time.Now(), 0)
 		var wg sync.WaitGroup
+		conns := make(chan net.Conn, 64)
 		for range 8 {
 			wg.Go(func() {
-				for range 4 {
+				for range 8 {
 					if c, err := call(p, cert, Raft, 0); err == nil {
-						defer c.Close()
+						conns <- c
 					}
 				}
 			})
 		}
-		time.Sleep(15 * time.Millisecond)
+		waitFor(t, "some connections", func() bool { return len(conns) >= 8 })
 		removed.Store(true)
 		p.DropNode(member(1).Node)
-		waitFor(t, "no connections", func() bool { return connections(p) == 0 })
 		wg.Wait()
+		// The clients have closed nothing: what ends, the port has ended.
+		waitFor(t, "no connections", func() bool { return connections(p) == 0 })
+		close(conns)
+		for c := range conns {
+			c.Close()
+		}
 	}
 }
 

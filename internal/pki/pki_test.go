@@ -331,6 +331,7 @@ func TestTokenVerifyServer(t *testing.T) {
 		{"no CA shown", token, []*x509.Certificate{leaf}, today, ErrWrongCA},
 		{"other CA", token, []*x509.Certificate{forged, twin.cert}, today, ErrWrongCA},
 		{"our CA beside a forged leaf", token, []*x509.Certificate{forged, ca.cert}, today, ErrUntrusted},
+		{"our CA and the forger's beside a forged leaf", token, []*x509.Certificate{forged, ca.cert, twin.cert}, today, ErrUntrusted},
 		{"our CA as the leaf", token, []*x509.Certificate{ca.cert, ca.cert}, today, ErrUntrusted},
 		{"expired", token, []*x509.Certificate{leaf, ca.cert}, today.Add(2 * LeafLife), ErrExpired},
 		{"clock slow by two hours", token, []*x509.Certificate{leaf, ca.cert}, today.Add(-2 * time.Hour), ErrNotYetValid},

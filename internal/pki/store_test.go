@@ -298,6 +298,44 @@ func TestInstallCrash(t *testing.T) {
 	}
 }
 
+// The old key goes only when the new certificate is there.
+func TestInstallFailsBetween(t *testing.T) {
+	t.Parallel()
+	ca := newCA(t, clusterA)
+	s, dir := newStore(t, ca)
+	csr, err := s.Request(identity())
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := ca.Sign(csr, identity(), today, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := filepath.Join(dir, fileCert), filepath.Join(dir, fileKey)
+	before, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Rename(cert, cert+".away"), os.Mkdir(cert, 0o700)); err != nil { // no file can be put there
+		t.Fatal(err)
+	}
+	if err := s.Install(der, nil); err == nil {
+		t.Error("installed")
+	}
+	if after, err := os.ReadFile(key); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the old certificate has lost its key: %v", err)
+	}
+	if err := errors.Join(os.Remove(cert), os.Rename(cert+".away", cert)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, Options{}); err != nil {
+		t.Error(err)
+	}
+	if err := s.Install(der, nil); err != nil {
+		t.Errorf("the second attempt: %v", err)
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(dir string) error{
