@@ -127,6 +127,7 @@ func (b *Backend) JoinCluster(_ context.Context, s api.JoinSpec) (api.Joined, er
 		return api.Joined{}, err
 	}
 	b.state, b.leader = st, IDOf("beta")
+	b.voters = map[ipam.NodeID]bool{IDOf("beta"): true, IDOf("gamma"): true}
 	sub, err := b.subnet()
 	return api.Joined{
 		Cluster: ClusterID, Node: NodeName, Network: netip.MustParsePrefix("172.16.0.0/12"), Subnet: sub.Prefix, Role: api.RoleServer,

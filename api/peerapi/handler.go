@@ -33,7 +33,7 @@ type Consensus interface {
 	// Forward executes a request that CheckForward has passed
 	// (raftstore.Store.HandleForward) and returns the answer.
 	Forward(ctx context.Context, request []byte) (answer []byte, err error)
-	// FetchState writes the applied state as a snapshot.
+	// FetchState writes the applied state (raftstore.Store.SnapshotSave).
 	FetchState(ctx context.Context, w io.Writer) error
 }
 

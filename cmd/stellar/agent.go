@@ -116,7 +116,7 @@ func (a *app) agentCommand() *cobra.Command {
 		Use: "agent", Short: "Run the agent of this node",
 		Long: "Runs until SIGTERM or SIGINT. Stopping it removes nothing: containers keep their\n" +
 			"networks, and the next start adopts them. Without a cluster the agent waits, its\n" +
-			"socket open, for `stellar cluster init`. Only `stellar agent cleanup` tears down.",
+			"socket open, for `stellar cluster init` or `stellar cluster join`. Only `stellar agent cleanup` tears down.",
 		Args: cobra.NoArgs,
 	}
 	c.add(cmd, "data-dir", "containerd-address", "node-name", "listen", "advertise", "metrics-listen", "run-dir", "mode")

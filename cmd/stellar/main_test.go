@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
+	"hash/crc32"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -19,6 +23,8 @@ import (
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/apitest"
 	"stellar.io/stellar/api/server"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
 )
 
 var update = flag.Bool("update", false, "write golden files and scripts anew")
@@ -32,7 +38,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the real binary against a backend in memory on a real socket.
 // Commands besides testscript's own: `fake` (see runFake), `exits CODE
-// COMMAND…`, `lock DIR`.
+// COMMAND…`, `lock DIR`, and those that damage a file into another: `truncate IN
+// OUT`, `flip IN OUT BYTE`, `newer IN OUT`.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),
@@ -56,7 +63,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("ESC", "\x1b[2Jreason")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fake": runFake, "exits": runExits, "lock": runLock},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fake": runFake, "exits": runExits, "lock": runLock,
+			"truncate": damage(func(b []byte, _ int) []byte { return b[:len(b)-7] }),
+			"flip":     damage(func(b []byte, at int) []byte { b[at] ^= 1; return b }),
+			"newer":    damage(newer),
+		},
 	})
 }
 
@@ -104,6 +115,9 @@ func (f *fakeAgent) stop() {
 //	fake rm CONTAINER; fake break CONTAINER WHAT…
 //	fake check NAME STATE [REASON]; fake fail METHOD CODE [MESSAGE [HINT]]
 //	fake event TYPE SUBJECT MESSAGE
+//	fake node NAME ROLE; fake lease NODE IP; fake lose NODE [found]
+//	fake route DESTINATION VIA|- DEV NODE STATE [REASON]
+//	fake snapshot FILE [CLUSTER-ID]: makes one, and has the backend save it
 //	fake later DURATION …: any of these, after a while
 func runFake(ts *testscript.TestScript, neg bool, args []string) {
 	f := ts.Value(fakeKey{}).(*fakeAgent)
@@ -115,6 +129,9 @@ func runFake(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		time.AfterFunc(d, func() { _ = f.do(args[2:]) }) // the script sees what came of it
 		return
+	}
+	if args[0] == "snapshot" {
+		args[1] = ts.MkAbs(args[1])
 	}
 	ts.Check(f.do(args))
 }
@@ -148,6 +165,20 @@ func (f *fakeAgent) do(args []string) error {
 			return nil
 		}
 		f.Fail(arg(1), api.Errorf(api.Code(arg(2)), "%s", arg(3)).WithHint(arg(4)))
+	case "node":
+		return f.AddNode(arg(1), arg(2))
+	case "lease":
+		return f.AddLease(arg(1), netip.MustParseAddr(arg(2)))
+	case "lose":
+		f.Lose(arg(1), arg(2) != "found")
+	case "route":
+		r := api.Route{Destination: netip.MustParsePrefix(arg(1)), Dev: arg(3), Node: arg(4), State: arg(5), Reason: arg(6)}
+		if arg(2) != "-" {
+			r.Via = netip.MustParseAddr(arg(2))
+		}
+		f.SetRoute(r)
+	case "snapshot":
+		return f.snapshot(arg(1), cmp.Or(arg(2), apitest.ClusterID))
 	case "event":
 		f.AddEvent(arg(1), arg(2), arg(3))
 	default:
@@ -187,6 +218,46 @@ func (f *fakeAgent) put(name, state, ip, when, reason string) error {
 	return f.PutEndpoint(d)
 }
 
+// snapshot writes what a store of that cluster saves to a file.
+func (f *fakeAgent) snapshot(path, cluster string) error {
+	file, err := makeSnapshot(cluster)
+	if err != nil {
+		return err
+	}
+	f.SetSnapshot(file)
+	return os.WriteFile(path, file, 0o600)
+}
+
+// makeSnapshot runs a store for long enough to save its state.
+func makeSnapshot(cluster string) (file []byte, err error) {
+	dir, err := os.MkdirTemp("", "stellar-snapshot-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cfg := raftstore.Config{Dir: filepath.Join(dir, "raft"), NodeID: apitest.NodeID}
+	err = raftstore.Init(ctx, cfg, ipam.Envelope{Commands: []ipam.Command{
+		ipam.InitCluster{ClusterID: cluster, Network: ipam.DefaultNetwork, Prefix: netip.MustParsePrefix("172.16.0.0/12"), SubnetBits: 22},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	s, err := raftstore.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	var buf bytes.Buffer
+	if err = s.WaitLeader(ctx); err == nil {
+		_, err = s.SnapshotSave(ctx, &buf)
+	}
+	cancel()
+	return buf.Bytes(), errors.Join(err, <-done)
+}
+
 // runExits runs a command and compares its exit code.
 func runExits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -205,6 +276,32 @@ func runExits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("%s: exit code %d, want %d", strings.Join(args[1:], " "), got, want)
 	}
+}
+
+// damage makes a command that writes a changed copy of a file.
+func damage(how func(b []byte, at int) []byte) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: VERB IN OUT [BYTE]")
+		}
+		at := 0
+		if len(args) > 2 {
+			var err error
+			at, err = strconv.Atoi(args[2])
+			ts.Check(err)
+		}
+		data, err := os.ReadFile(ts.MkAbs(args[0]))
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), how(data, at), 0o600))
+	}
+}
+
+// newer makes the header of a snapshot say that a later version wrote it.
+func newer(b []byte, _ int) []byte {
+	b[len("STLRBKUP")+3]++
+	head := len("STLRBKUP") + 4 + 32 + 8 + 8 + 8 + 8 + 32
+	binary.BigEndian.PutUint32(b[head:], crc32.Checksum(b[:head], crc32.MakeTable(crc32.Castagnoli)))
+	return b
 }
 
 // runLock holds a data directory, as an agent does, until the script ends.

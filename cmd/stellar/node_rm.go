@@ -101,7 +101,11 @@ func subnetFate(n api.Node, fate string) string {
 	if !n.Subnet.IsValid() {
 		return "it has no subnet"
 	}
-	return fmt.Sprintf("its subnet %s (%d endpoints) %s", n.Subnet, n.Endpoints, fate)
+	endpoints := "endpoints"
+	if n.Endpoints == 1 {
+		endpoints = "endpoint"
+	}
+	return fmt.Sprintf("its subnet %s (%d %s) %s", n.Subnet, n.Endpoints, endpoints, fate)
 }
 
 func printRemoval(a *app, stdout io.Writer, r api.Removal) error {

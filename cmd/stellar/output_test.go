@@ -34,6 +34,9 @@ func TestColumns(t *testing.T) {
 		{"endpoint ls -o wide", heads(endpointList(time.Time{}, true), true), "NAMESPACE MAC IFNAME HOST-IF READY SOURCE REASON"},
 		{"node ls", heads(nodeList, false), "NODE ADDRESS SUBNET STATUS ROLE ENDPOINTS VERSION"},
 		{"route ls", heads(routeList, false), "DESTINATION VIA DEV NODE STATE"},
+		{"raft peers", heads(peerList, false), "NODE ID ADDRESS STATE VOTER COMMIT-INDEX TRAILS-LEADER-BY"},
+		{"token ls", heads(tokenList, false), "ID ROLE EXPIRES USES STATE NODE"},
+		{"route sync", heads(changeList, false), "ACTION DESTINATION VIA DEV NODE"},
 		{"ipam ls", heads(subnetList, false), "SUBNET NODE USED FREE COOLING STATE"},
 	}
 	for _, tt := range tests {

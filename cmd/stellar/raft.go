@@ -95,7 +95,7 @@ func statsFields(s api.RaftStats) []field {
 		{"Node", s.Node}, {"State", s.State}, {"Error", s.Error}, {"Term", strconv.FormatUint(s.Term, 10)}, {"Leader", s.Leader},
 		{"Last contact", contact}, {"Last index", indexCell(s.LastIndex)}, {"Commit index", indexCell(s.CommitIndex)},
 		{"Applied index", indexCell(s.AppliedIndex)}, {"Ahead", indexCell(s.Ahead)}, {"Snapshot index", indexCell(s.SnapshotIndex)},
-		{"Voters", strconv.Itoa(s.Voters)}, {"Servers", strconv.Itoa(s.Servers)}, {"Tolerates", strconv.Itoa(s.Tolerates) + " failures"},
+		{"Voters", strconv.Itoa(s.Voters)}, {"Servers", strconv.Itoa(s.Servers)}, {"Tolerates", strconv.Itoa(s.Tolerates)},
 		{"Generation", strconv.FormatUint(s.Generation, 10)}, {"Log bytes", strconv.FormatInt(s.LogBytes, 10)},
 	}
 }

@@ -64,7 +64,7 @@ func (c *routeLs) Run(ctx context.Context, _ []string, stdout, _ io.Writer) erro
 		return err
 	}
 	if c.drift && len(items) > 0 {
-		return api.Errorf(api.CodeUnhealthy, "%d routes are not as they should be", len(items)).
+		return api.Errorf(api.CodeUnhealthy, "routes that are not as they should be: %d", len(items)).
 			WithHint("`stellar route ls --drift -o wide` says why; `stellar route sync` repairs what is ours")
 	}
 	return nil
