@@ -66,6 +66,7 @@ func TestMain(m *testing.M) {
 // node is one host with a containerd and an agent.
 type node struct {
 	t          testing.TB
+	name       string // in the cluster: a, b, c, …
 	host       *testx.NetNS
 	outside    *testx.NetNS
 	containerd *testx.Containerd
@@ -90,14 +91,26 @@ type nodeOptions struct {
 // startNode makes a host with a way out and starts both daemons on it.
 func startNode(t testing.TB, o nodeOptions) *node {
 	t.Helper()
-	lan := testx.NewLAN(t, 1)
+	n := newNode(t, testx.NewLAN(t, 1), 0, o)
+	if !o.noAgent {
+		n.startAgent("--init")
+		n.cli("status", "--wait", "--timeout", "30s")
+	}
+	return n
+}
+
+// newNode starts a containerd on a host of the LAN, and no agent yet.
+func newNode(t testing.TB, lan *testx.LAN, host int, o nodeOptions) *node {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "stl") // short: it holds a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	n := &node{t: t, host: lan.Hosts[0], outside: lan.Outside, dir: dir, flags: o.flags, log: filepath.Join(dir, "agent.log")}
-	// Containers leave through the host; forwarding is the agent's to switch on.
+	n := &node{
+		t: t, name: string(rune('a' + host)), host: lan.Hosts[host], outside: lan.Outside, dir: dir, flags: o.flags,
+		log: filepath.Join(dir, "agent.log"),
+	}
 	imgs, err := images()
 	if err != nil {
 		t.Fatal(err)
@@ -115,16 +128,12 @@ func startNode(t testing.TB, o nodeOptions) *node {
 			t.Fatal(err)
 		}
 	}
-	if !o.noAgent {
-		n.startAgent("--init")
-		n.cli("status", "--wait", "--timeout", "30s")
-	}
 	return n
 }
 
 func (n *node) args(extra ...string) []string {
 	args := []string{
-		"agent", "--data-dir", filepath.Join(n.dir, "data"), "--run-dir", filepath.Join(n.dir, "run"), "--node-name", "a",
+		"agent", "--data-dir", filepath.Join(n.dir, "data"), "--run-dir", filepath.Join(n.dir, "run"), "--node-name", n.name,
 		"--containerd-address", n.containerd.Address, "--metrics-listen", "127.0.0.1:9642",
 	}
 	return append(append(args, n.flags...), extra...)

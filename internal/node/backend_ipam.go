@@ -8,7 +8,6 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/ipam"
-	"stellar.io/stellar/routes"
 )
 
 // Nodes implements server.Backend.
@@ -31,9 +30,12 @@ func (n *Node) Nodes(context.Context) ([]api.Node, error) {
 }
 
 func describeNode(s *ipam.State, m ipam.Node, self, leader bool) api.Node {
-	d := api.Node{Name: m.Name, ID: string(m.ID), Address: m.Address, Version: m.Version, Self: self, Status: "ready", Role: "server"}
+	d := api.Node{Name: m.Name, ID: string(m.ID), Address: m.Address, Version: m.Version, Self: self, Status: "ready", Role: m.Role.String()}
 	if leader {
 		d.Role = "leader"
+	}
+	if m.Draining {
+		d.Status = "draining"
 	}
 	for sub := range s.SubnetsOf(m.ID) {
 		d.Subnet, d.Epoch = sub.Prefix, sub.Epoch.String()
@@ -54,11 +56,7 @@ func (n *Node) Routes(context.Context) ([]api.Route, error) {
 	}
 	var out []api.Route
 	for _, s := range p.routes.Status() {
-		dev := s.Device
-		if s.Kind == routes.Unreachable {
-			dev = "unreachable" // as ip(8) names it
-		}
-		out = append(out, api.Route{Destination: s.Destination, Via: s.Gateway, Dev: dev, Node: s.Node, State: string(s.State)})
+		out = append(out, describeRoute(s))
 	}
 	return out, nil
 }

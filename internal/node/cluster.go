@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/routes"
@@ -52,7 +53,14 @@ func (n *Node) makeCluster(ctx context.Context, s api.ClusterSpec) error {
 		return err
 	}
 	env.Commands = append(env.Commands, reservations...)
-	err = raftstore.Init(ctx, n.storeConfig(), env)
+	if err := n.makeCA(id); err != nil {
+		return fmt.Errorf("make certificates: %w", err)
+	}
+	cfg := n.storeConfig()
+	if a := n.advertised(); a.IsValid() {
+		cfg.Address = peer.RaftAddress(n.id.ID, a.String())
+	}
+	err = raftstore.Init(ctx, cfg, env)
 	if errors.Is(err, raftstore.ErrExists) {
 		return fmt.Errorf("%w: this node has a cluster already", ipam.ErrAlreadyInitialized)
 	}
@@ -97,19 +105,22 @@ func (n *Node) InitCluster(ctx context.Context, s api.ClusterSpec) (api.Cluster,
 	if err := n.makeCluster(ctx, s); err != nil {
 		return api.Cluster{}, err
 	}
+	if err := n.awaitParts(ctx); err != nil {
+		return api.Cluster{}, err
+	}
+	p, _ := n.current()
+	return api.Cluster{Cluster: p.clusterID(), Node: n.id.Name, Network: p.network.Prefix, Subnet: p.subnet.Prefix}, nil
+}
+
+// awaitParts returns when the node holds its subnet.
+func (n *Node) awaitParts(ctx context.Context) error {
 	for {
 		if p, _ := n.current(); p != nil {
-			c := api.Cluster{Node: n.id.Name, Network: p.network.Prefix, Subnet: p.subnet.Prefix}
-			p.store.View(func(st *ipam.State) {
-				if cluster, ok := st.Cluster(); ok {
-					c.Cluster = cluster.ID
-				}
-			})
-			return c, nil
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return api.Cluster{}, ctx.Err()
+			return ctx.Err()
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -39,7 +39,7 @@ func (n *Node) serve(ctx context.Context, g *errgroup.Group) error {
 		n.log.Info("metrics and health", "address", metrics.Addr().String())
 		g.Go(func() error { return runHTTP(ctx, metrics, n.metricsHandler()) })
 	}
-	g.Go(func() error { return server.New(n, n.log).Run(ctx, lis) })
+	g.Go(func() error { return n.server.Run(ctx, lis) })
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,7 +19,10 @@ import (
 
 	"stellar.io/stellar/agent"
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/server"
 	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/internal/peer"
+	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 	"stellar.io/stellar/raftstore"
@@ -44,6 +48,7 @@ type Node struct {
 	repairs       *prometheus.CounterVec
 	containerdPID pid
 
+	server      *server.Server
 	initMu      sync.Mutex    // one makes the cluster
 	initialized chan struct{} // closed when the data directory has a cluster
 
@@ -54,6 +59,8 @@ type Node struct {
 
 // parts is what exists once the node belongs to a cluster.
 type parts struct {
+	tls     *pki.Store
+	port    *peer.Port // nil: the node is alone
 	store   *raftstore.Store
 	subnet  ipam.Subnet
 	network ipam.Network
@@ -61,6 +68,8 @@ type parts struct {
 	net     *netsetup.Network
 	agent   *agent.Agent
 	routes  *routes.Manager
+
+	routesReady atomic.Pointer[routes.Manager] // for the store's own goroutine
 }
 
 // New reads or makes the identity in the data directory, which the caller has
@@ -79,6 +88,7 @@ func New(opts Options) (*Node, error) {
 		proposals: newProposals(reg), repairs: newRepairs(reg),
 	}
 	registerProcess(reg, opts.Version)
+	n.server = server.New(n, n.log)
 	has, err := raftstore.Initialized(n.raftDir())
 	if err != nil {
 		return nil, err
@@ -139,9 +149,16 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	n.setPhase("opening the store")
 	p := &parts{}
 	var err error
-	if p.store, err = raftstore.Open(n.storeConfig()); err != nil {
+	if err := n.openPort(p); err != nil {
+		return err
+	}
+	cfg := n.storeConfig()
+	n.connect(p, &cfg)
+	cfg.OnApply = p.applied
+	if p.store, err = raftstore.Open(cfg); err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
+	n.servePort(ctx, g, p, n.server)
 	g.Go(func() error { return p.store.Run(ctx) })
 	n.reg.MustRegister(raftCollector{p.store})
 	n.setPhase("waiting for the cluster to confirm this node's subnet")
@@ -160,9 +177,10 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 		NodeName: n.id.Name, Containers: client, Leases: p.holder, Network: agent.Kernel(p.net),
 		Logger: n.log, Metrics: agent.NewMetrics(n.reg),
 	})
-	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id.Name, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
+	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
 		p.agent.Record("repair", r.Destination.String(), "route restored")
 	}})
+	p.routesReady.Store(p.routes)
 	n.reg.MustRegister(p.agent, leaseCollector{p})
 	n.setParts(p)
 	n.setPhase("waiting for containerd")

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"net/netip"
 
 	"stellar.io/stellar/agent"
 	"stellar.io/stellar/api"
@@ -113,8 +114,45 @@ func (p *parts) checkNetwork(add addCheck) {
 }
 
 // wants returns what this node's routes follow from.
-func (p *parts) wants(node, bridge string) func() routes.Wants {
+func (p *parts) wants(id Identity, bridge string) func() routes.Wants {
 	return func() routes.Wants {
-		return routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: node, Complete: true}
+		w := routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: id.Name, Complete: true}
+		if p.port != nil {
+			w.Address = p.port.Advertise().Addr()
+		}
+		p.store.View(func(s *ipam.State) {
+			for sub := range s.Subnets() {
+				m, ok := s.Node(sub.Node)
+				if !ok || sub.Node == id.ID || sub.Network != ipam.DefaultNetwork || sub.State == ipam.SubnetFree {
+					continue
+				}
+				address, err := netip.ParseAddrPort(m.Address)
+				if err != nil {
+					continue
+				}
+				w.Peers = append(w.Peers, routes.Peer{Node: m.Name, Subnet: sub.Prefix, Address: address.Addr(), Quarantined: sub.State == ipam.Quarantined})
+			}
+		})
+		return w
+	}
+}
+
+// applied has the routes compared when an entry concerns them. It is called by
+// the store's own goroutine.
+func (p *parts) applied(_ uint64, deltas []ipam.Delta) {
+	m := p.routesReady.Load()
+	if m == nil {
+		return
+	}
+	if len(deltas) == 0 {
+		m.Changed()
+		return
+	}
+	for _, d := range deltas {
+		switch d.(type) {
+		case ipam.SubnetPut, ipam.NodePut, ipam.NetworkPut:
+			m.Changed()
+			return
+		}
 	}
 }

@@ -18,9 +18,6 @@ import (
 func (n *Node) storeConfig() raftstore.Config {
 	c := raftstore.DefaultConfig()
 	c.Dir, c.NodeID, c.Logger = n.raftDir(), n.id.ID, n.log
-	if a := n.opts.Config.Advertise; a.IsValid() {
-		c.Address = a.String()
-	}
 	c.OnPropose = func(took time.Duration, err error) {
 		result := "ok"
 		if err != nil {
@@ -34,8 +31,13 @@ func (n *Node) storeConfig() raftstore.Config {
 // netConfig says what the kernel is to have. Repairs and losses go to the
 // agent, once there is one.
 func (n *Node) netConfig(p *parts) netsetup.Config {
+	var uplinks []string
+	if u := n.uplink(); u != "" {
+		uplinks = []string{u}
+	}
 	return netsetup.Config{
-		Node: n.id.ID, Network: p.network.Prefix, Subnet: p.subnet.Prefix, Gateway: p.subnet.Gateway(),
+		Uplinks: uplinks,
+		Node:    n.id.ID, Network: p.network.Prefix, Subnet: p.subnet.Prefix, Gateway: p.subnet.Gateway(),
 		Mode: p.subnet.Mode, MTU: n.opts.Config.MTU, Bridge: n.opts.Config.Bridge, Masquerade: n.opts.Config.Masquerade,
 		Logger:        n.log,
 		ForbiddenPIDs: n.containerdPID.list,
@@ -111,7 +113,7 @@ func newRepairs(reg prometheus.Registerer) *prometheus.CounterVec {
 // member is how this node presents itself to the cluster.
 func (n *Node) member() ipam.RegisterNode {
 	address := ""
-	if a := n.opts.Config.Advertise; a.IsValid() {
+	if a := n.advertised(); a.IsValid() {
 		address = a.String()
 	}
 	return ipam.RegisterNode{
