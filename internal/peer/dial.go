@@ -92,7 +92,7 @@ func clientTLS(proto Protocol, verify func(tls.ConnectionState) error) *tls.Conf
 // connect does the client's side up to the server's verdict. ctx bounds all of
 // it. peer holds the server's identity when cfg's verification is over.
 func connect(ctx context.Context, address string, cfg *tls.Config, hello greeting, peer *Peer) (*tls.Conn, net.Conn, error) {
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	raw, err := (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -53,7 +53,7 @@ func (p *Port) httpServer(h http.HandlerFunc) *http.Server {
 		ReadHeaderTimeout: p.cfg.HandshakeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(p.cfg.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(p.cfg.Logger.Handler(), slog.LevelWarn), // a handler's panic, for one
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, callerKey{}, c)
 		},

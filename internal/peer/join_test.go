@@ -198,9 +198,15 @@ func TestJoinAtAStranger(t *testing.T) {
 func TestJoinLimits(t *testing.T) {
 	t.Parallel()
 	ca := newCA(clusterA)
-	p := start(t, Config{TLS: newStore(t, ca, member(0)), MaxJoinsPerIP: 3, JoinBurst: 6, JoinEvery: time.Hour, JoinLife: 500 * time.Millisecond})
+	p := start(t, Config{TLS: newStore(t, ca, member(0)), MaxJoinsPerIP: 3, JoinBurst: 6, JoinEvery: time.Hour, JoinLife: 3 * time.Second})
 	serveAll(p)
-	try := func() error { _, err := call(p, nil, Join, 0); return err }
+	try := func() error {
+		c, err := call(p, nil, Join, 0)
+		if err == nil {
+			t.Cleanup(func() { c.Close() }) // and not when it is collected as garbage
+		}
+		return err
+	}
 	for i := range 3 {
 		if err := try(); err != nil {
 			t.Fatalf("connection %d: %v", i, err)

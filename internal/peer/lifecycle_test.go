@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,7 +49,8 @@ func TestDropNode(t *testing.T) {
 		return nil
 	}
 	a := start(t, Config{TLS: newStore(t, ca, member(0)), Admit: admit})
-	b := start(t, Config{TLS: newStore(t, ca, member(1))})
+	var log logs
+	b := start(t, Config{TLS: newStore(t, ca, member(1)), Logger: log.logger()})
 	c := start(t, Config{TLS: newStore(t, ca, member(2))})
 	for _, p := range []*Port{a, b, c} {
 		serveAll(p)
@@ -82,6 +84,9 @@ func TestDropNode(t *testing.T) {
 	}
 	if _, err := get(b.HTTPClient(""), a.Addr().String()); !errors.Is(err, ipam.ErrNodeRemoved) {
 		t.Errorf("the removed node calls again: %v", err)
+	}
+	if strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("log of the removed node: %s", &log)
 	}
 }
 
@@ -154,7 +159,8 @@ func TestRecycling(t *testing.T) {
 	t.Parallel()
 	ca := newCA(clusterA)
 	var handshakes atomic.Int64
-	p := start(t, Config{TLS: newStore(t, ca, member(0)), MaxAge: 200 * time.Millisecond, Admit: func(Peer) error {
+	var log logs
+	p := start(t, Config{TLS: newStore(t, ca, member(0)), Logger: log.logger(), MaxAge: 200 * time.Millisecond, Admit: func(Peer) error {
 		handshakes.Add(1)
 		return nil
 	}})
@@ -169,6 +175,9 @@ func TestRecycling(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Millisecond)
+	}
+	if strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("log %s", &log)
 	}
 	if n := handshakes.Load(); n < 4 || n > 20 {
 		t.Errorf("%d handshakes in 2 s at 200 ms each", n)

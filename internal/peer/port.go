@@ -40,6 +40,10 @@ type Port struct {
 	clients map[ipam.NodeID]*http.Client
 }
 
+// keepAlive finds out within 20 s that the other side of a silent connection is
+// gone. Raft keeps connections in a pool and does not ask.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 3 * time.Second, Count: 3}
+
 // New opens the port, so that its address is known and a taken one is an error
 // here, but accepts nothing before Run. Close is for a Port that is never run.
 func New(cfg Config) (*Port, error) {
@@ -47,7 +51,8 @@ func New(cfg Config) (*Port, error) {
 		return nil, fmt.Errorf("peer: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(cfg.Listen))
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
+	l, err := lc.Listen(context.Background(), "tcp", cfg.Listen.String())
 	if err != nil {
 		return nil, err
 	}
