@@ -99,16 +99,21 @@ func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader) (api.Restored
 	if err != nil {
 		return api.Restored{}, c.fail(ctx, err)
 	}
-	w := rpc.NewChunkWriter(func(b []byte) error { return stream.Send(&stellarv1.RaftSnapshotRestoreRequest{Chunk: b}) })
+	w := rpc.NewChunkWriter(func(b []byte) error {
+		return stream.Send(&stellarv1.RaftSnapshotRestoreRequest{Part: &stellarv1.RaftSnapshotRestoreRequest_Chunk{Chunk: b}})
+	})
 	src := &source{Reader: r}
 	_, err = io.Copy(w, src)
 	if src.err != nil {
-		cancel() // the other side must not take what it has for the whole
+		cancel() // without the end the other side does not take what it has for the whole
 		_, _ = stream.CloseAndReceive()
 		return api.Restored{}, fmt.Errorf("read the snapshot: %w", src.err)
 	}
 	if err == nil {
 		err = w.Flush()
+	}
+	if err == nil {
+		err = stream.Send(&stellarv1.RaftSnapshotRestoreRequest{Part: &stellarv1.RaftSnapshotRestoreRequest_End{End: w.Size()}})
 	}
 	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: the answer is there already
 		_, _ = stream.CloseAndReceive()

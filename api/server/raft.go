@@ -158,14 +158,22 @@ func (h raftHandler) SnapshotRestore(ctx context.Context, in *connect.ClientStre
 	if err != nil {
 		return nil, rpc.Error(err)
 	}
+	var size int64
 	r := rpc.NewChunkReader(func() ([]byte, error) {
-		if in.Receive() {
-			return in.Msg().GetChunk(), nil
+		// A sender that breaks off may look like one that is done, but for the end.
+		if !in.Receive() {
+			return nil, api.Errorf(api.CodeInvalid, "the snapshot was not sent to its end: %w", cmp.Or(in.Err(), io.ErrUnexpectedEOF))
 		}
-		if err := in.Err(); err != nil {
-			return nil, api.Errorf(api.CodeInvalid, "the snapshot was not sent to its end: %w", err)
+		switch part := in.Msg().GetPart().(type) {
+		case *stellarv1.RaftSnapshotRestoreRequest_Chunk:
+			size += int64(len(part.Chunk))
+			return part.Chunk, nil
+		case *stellarv1.RaftSnapshotRestoreRequest_End:
+			if part.End == size {
+				return nil, io.EOF
+			}
 		}
-		return nil, io.EOF
+		return nil, api.Errorf(api.CodeInvalid, "the snapshot was not sent whole: %d bytes have come", size)
 	})
 	out, err := b.RestoreSnapshot(ctx, r)
 	if err != nil {

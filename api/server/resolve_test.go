@@ -60,7 +60,11 @@ func TestResolveEndpoint(t *testing.T) {
 
 func TestResolveNode(t *testing.T) {
 	t.Parallel()
-	all := []api.Node{{Name: "alpha", ID: "00aa"}, {Name: "beta", ID: "00bb"}, {Name: "00", ID: "ffff"}}
+	all := []api.Node{
+		{Name: "alpha", ID: "00aa"}, {Name: "beta", ID: "00bb"}, {Name: "00", ID: "ffff"},
+		{Name: "gone", ID: "1100", Status: api.NodeRemoved}, {Name: "again", ID: "2200", Status: api.NodeRemoved}, {Name: "again", ID: "2201"},
+		{Name: "twice", ID: "3300", Status: api.NodeRemoved}, {Name: "twice", ID: "3301", Status: api.NodeRemoved},
+	}
 	tests := []struct {
 		in, want string
 		code     api.Code
@@ -71,10 +75,17 @@ func TestResolveNode(t *testing.T) {
 		{"00", "00", ""}, // a name goes before the beginning of an id
 		{"0", "", api.CodeConflict},
 		{"gamma", "", api.CodeNotFound},
+		{"gone", "gone", ""},
+		{"again", "again", ""},
+		{"2200", "again", ""},
+		{"twice", "", api.CodeConflict}, // tombstones: only an id tells
 		{"", "", api.CodeInvalid},
 	}
 	for _, tt := range tests {
 		n, err := resolveNode(all, tt.in)
+		if tt.in == "again" && n.ID != "2201" {
+			t.Errorf("resolveNode(again) is the tombstone")
+		}
 		if n.Name != tt.want || tt.code != "" && api.CodeOf(err) != tt.code || tt.code == "" && err != nil {
 			t.Errorf("resolveNode(%q) = %q, %v; want %q, code %q", tt.in, n.Name, err, tt.want, tt.code)
 		}

@@ -1157,8 +1157,12 @@ func (*RaftSnapshotSaveResponse_Chunk) isRaftSnapshotSaveResponse_Part() {}
 func (*RaftSnapshotSaveResponse_End) isRaftSnapshotSaveResponse_Part() {}
 
 type RaftSnapshotRestoreRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chunk         []byte                 `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*RaftSnapshotRestoreRequest_Chunk
+	//	*RaftSnapshotRestoreRequest_End
+	Part          isRaftSnapshotRestoreRequest_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1193,12 +1197,47 @@ func (*RaftSnapshotRestoreRequest) Descriptor() ([]byte, []int) {
 	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *RaftSnapshotRestoreRequest) GetChunk() []byte {
+func (x *RaftSnapshotRestoreRequest) GetPart() isRaftSnapshotRestoreRequest_Part {
 	if x != nil {
-		return x.Chunk
+		return x.Part
 	}
 	return nil
 }
+
+func (x *RaftSnapshotRestoreRequest) GetChunk() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*RaftSnapshotRestoreRequest_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
+func (x *RaftSnapshotRestoreRequest) GetEnd() int64 {
+	if x != nil {
+		if x, ok := x.Part.(*RaftSnapshotRestoreRequest_End); ok {
+			return x.End
+		}
+	}
+	return 0
+}
+
+type isRaftSnapshotRestoreRequest_Part interface {
+	isRaftSnapshotRestoreRequest_Part()
+}
+
+type RaftSnapshotRestoreRequest_Chunk struct {
+	Chunk []byte `protobuf:"bytes,1,opt,name=chunk,proto3,oneof"`
+}
+
+type RaftSnapshotRestoreRequest_End struct {
+	// The last message: bytes of all chunks. Without it something is missing.
+	End int64 `protobuf:"varint,2,opt,name=end,proto3,oneof"`
+}
+
+func (*RaftSnapshotRestoreRequest_Chunk) isRaftSnapshotRestoreRequest_Part() {}
+
+func (*RaftSnapshotRestoreRequest_End) isRaftSnapshotRestoreRequest_Part() {}
 
 type RaftSnapshotRestoreResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1352,9 +1391,11 @@ const file_stellar_v1_raft_proto_rawDesc = "" +
 	"\x18RaftSnapshotSaveResponse\x12\x16\n" +
 	"\x05chunk\x18\x01 \x01(\fH\x00R\x05chunk\x12+\n" +
 	"\x03end\x18\x02 \x01(\v2\x17.stellar.v1.SnapshotEndH\x00R\x03endB\x06\n" +
-	"\x04part\"2\n" +
-	"\x1aRaftSnapshotRestoreRequest\x12\x14\n" +
-	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"\x9d\x01\n" +
+	"\x04part\"P\n" +
+	"\x1aRaftSnapshotRestoreRequest\x12\x16\n" +
+	"\x05chunk\x18\x01 \x01(\fH\x00R\x05chunk\x12\x12\n" +
+	"\x03end\x18\x02 \x01(\x03H\x00R\x03endB\x06\n" +
+	"\x04part\"\x9d\x01\n" +
 	"\x1bRaftSnapshotRestoreResponse\x120\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.stellar.v1.SnapshotR\bsnapshot\x12\x1e\n" +
 	"\n" +
@@ -1452,6 +1493,10 @@ func file_stellar_v1_raft_proto_init() {
 	file_stellar_v1_raft_proto_msgTypes[18].OneofWrappers = []any{
 		(*RaftSnapshotSaveResponse_Chunk)(nil),
 		(*RaftSnapshotSaveResponse_End)(nil),
+	}
+	file_stellar_v1_raft_proto_msgTypes[19].OneofWrappers = []any{
+		(*RaftSnapshotRestoreRequest_Chunk)(nil),
+		(*RaftSnapshotRestoreRequest_End)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

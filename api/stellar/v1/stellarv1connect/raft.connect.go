@@ -69,7 +69,7 @@ type RaftClient interface {
 	Hash(context.Context, *v1.RaftHashRequest) (*v1.RaftHashResponse, error)
 	// SnapshotSave sends chunks, then, as the last message, what was sent.
 	SnapshotSave(context.Context, *v1.RaftSnapshotSaveRequest) (*connect.ServerStreamForClient[v1.RaftSnapshotSaveResponse], error)
-	// SnapshotRestore takes chunks, checks the whole on a scratch state and only
+	// SnapshotRestore takes chunks, then how many bytes they have, checks the whole on a scratch state and only
 	// then makes it the state of the cluster.
 	SnapshotRestore(context.Context) (*connect.ClientStreamForClientSimple[v1.RaftSnapshotRestoreRequest, v1.RaftSnapshotRestoreResponse], error)
 }
@@ -244,7 +244,7 @@ type RaftHandler interface {
 	Hash(context.Context, *v1.RaftHashRequest) (*v1.RaftHashResponse, error)
 	// SnapshotSave sends chunks, then, as the last message, what was sent.
 	SnapshotSave(context.Context, *v1.RaftSnapshotSaveRequest, *connect.ServerStream[v1.RaftSnapshotSaveResponse]) error
-	// SnapshotRestore takes chunks, checks the whole on a scratch state and only
+	// SnapshotRestore takes chunks, then how many bytes they have, checks the whole on a scratch state and only
 	// then makes it the state of the cluster.
 	SnapshotRestore(context.Context, *connect.ClientStream[v1.RaftSnapshotRestoreRequest]) (*v1.RaftSnapshotRestoreResponse, error)
 }
