@@ -67,7 +67,7 @@ lint: ## gofmt, go vet, staticcheck
 .PHONY: bench
 bench: root build ## Measure attach, lease and peers; one table
 	$(GO) test -c -o bin/bench ./integration
-	cd integration && ../bin/bench -test.run '^$$' -test.bench '^BenchmarkTable$$' -test.benchtime 1x -test.timeout 30m
+	cd integration && ../bin/bench -test.run '^$$' -test.bench '^Benchmark(Table|Join)$$' -test.benchtime 1x -test.timeout 30m
 
 .PHONY: generate
 generate: ## Make the generated code anew (needs protoc: `make deps`)
