@@ -30,16 +30,16 @@ func (f *fsm) lookAhead(st *ipam.State) bool {
 }
 
 // overtake drops the leader's state when this node's own has reached it. It reports
-// whether the own one is shown. The caller holds mu.
+// whether what was just applied is news to those who look. The caller holds mu.
 func (f *fsm) overtake() bool {
 	if f.ahead == nil {
 		return true
 	}
-	if f.state.Index() < f.ahead.Index() {
-		return false
+	news := f.state.Index() > f.ahead.Index()
+	if f.state.Index() >= f.ahead.Index() {
+		f.ahead = nil
 	}
-	f.ahead = nil
-	return true
+	return news
 }
 
 // aheadAt returns the index of the leader's state that is shown, 0 when it is not.

@@ -84,19 +84,20 @@ type Config struct {
 
 // DefaultConfig returns what the zero values mean.
 //
-// The timeouts are for a LAN. Heartbeats go out every 75 to 150 ms by goroutines
-// that never wait for a disk, so a follower asks for an election after five lost
-// ones at least, and a leader that was paused for less than 500 ms stays. Two
-// followers must both have missed the leader for 750 to 1,500 ms before one of them
-// is elected (pre-vote), so a dead leader costs 1.5 s and an election of a few
-// milliseconds; one more round, when they collide, 1.5 s more.
+// The timeouts are for a LAN and for a lease that is committed again within 3 s of the
+// leader's death. Heartbeats go out every 50 to 100 ms, by goroutines that never wait
+// for a disk. A follower looks every 500 to 1,000 ms whether it has heard one within
+// 500 ms, so it notices after 1.5 s at the latest; a new leader needs the votes of
+// followers that have all noticed (pre-vote), and then a few milliseconds. When two
+// ask at the same moment, one more round costs up to 1 s. A leader that is paused for
+// less than 400 ms, or loses four heartbeats, stays.
 func DefaultConfig() Config {
 	return Config{
 		Address:            "127.0.0.1:0",
 		Logger:             slog.New(slog.DiscardHandler),
-		HeartbeatTimeout:   750 * time.Millisecond,
-		ElectionTimeout:    750 * time.Millisecond,
-		LeaderLeaseTimeout: 500 * time.Millisecond,
+		HeartbeatTimeout:   500 * time.Millisecond,
+		ElectionTimeout:    500 * time.Millisecond,
+		LeaderLeaseTimeout: 400 * time.Millisecond,
 		CommitTimeout:      50 * time.Millisecond,
 		EnqueueTimeout:     5 * time.Second,
 		ShutdownTimeout:    4 * time.Second,

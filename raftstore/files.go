@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -18,8 +17,8 @@ import (
 // files are the open files of a store.
 type files struct {
 	bolt      *raftboltdb.BoltStore
-	log       *timedLog
-	snapshots raft.SnapshotStore
+	log       *logStore
+	snapshots *snapshotStore
 }
 
 // openFiles opens the files in dir, and makes them when create is set.
@@ -61,8 +60,9 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 	case err != nil:
 		return f, err
 	}
-	f.log = &timedLog{LogStore: f.bolt}
-	f.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, snapshots, newHCLog(cfg.Logger))
+	f.log = &logStore{LogStore: f.bolt}
+	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshots, newHCLog(cfg.Logger))
+	f.snapshots = &snapshotStore{SnapshotStore: inner}
 	if err == nil {
 		err = os.Chmod(filepath.Join(dir, snapshotDir), 0o700)
 	}
@@ -156,21 +156,4 @@ func logSize(dir string) int64 {
 		return 0
 	}
 	return st.Size()
-}
-
-// timedLog is a LogStore that knows how long its present write has taken: with a
-// disk that hangs, the library waits for ever and says nothing.
-type timedLog struct {
-	raft.LogStore
-	busy busySince
-}
-
-// StoreLog implements raft.LogStore.
-func (t *timedLog) StoreLog(l *raft.Log) error { return t.StoreLogs([]*raft.Log{l}) }
-
-// StoreLogs implements raft.LogStore.
-func (t *timedLog) StoreLogs(l []*raft.Log) error {
-	t.busy.start(time.Now())
-	defer t.busy.end()
-	return t.LogStore.StoreLogs(l)
 }

@@ -123,7 +123,7 @@ var answerCodes = [...]struct {
 	{1, ErrUnknownOutcome}, // first: it wraps others
 	{2, ErrNoLeader}, {3, ErrBusy}, {4, ErrNotStarted}, {5, ErrShutdown}, {6, ErrStopped},
 	{7, ipam.ErrInvalid}, {8, ErrNotMember}, {9, ErrQuorum}, {10, ErrNotReady}, {11, ErrRequest},
-	{12, ipam.ErrUnknownCommand},
+	{12, ipam.ErrUnknownCommand}, {13, ErrRemoved},
 }
 
 const otherRefusal = 255
@@ -187,8 +187,6 @@ func (s *Store) ask(ctx context.Context, leader ipam.NodeID, addr string, q requ
 	if err != nil {
 		return answerMsg{}, err
 	}
-	ctx, cancel := s.untilEnd(ctx)
-	defer cancel()
 	b, err := s.cfg.Forward(ctx, leader, addr, data)
 	switch {
 	case errors.Is(err, ErrNotSent):
@@ -210,13 +208,13 @@ func (s *Store) ask(ctx context.Context, leader ipam.NodeID, addr string, q requ
 // here. That is known by the entry's tag, also when the leader's answer is lost.
 func (s *Store) forwardProposal(ctx context.Context, r *raft.Raft, data []byte) ([]ipam.Result, error) {
 	addr, leader := r.LeaderWithID()
-	if leader == "" || nodeID(leader) == s.cfg.NodeID {
+	if leader == "" || nodeID(leader) == s.cfg.NodeID || s.removed(r) {
 		return nil, s.notLeader(r)
 	}
 	t := s.newTag()
 	seen := s.fsm.expect(t)
 	defer s.fsm.unexpect(t)
-	ctx, cancel := s.untilEnd(ctx)
+	ctx, cancel := s.whileMember(ctx, r)
 	defer cancel()
 	type asked struct {
 		index uint64
@@ -227,26 +225,24 @@ func (s *Store) forwardProposal(ctx context.Context, r *raft.Raft, data []byte) 
 		a, err := s.ask(ctx, nodeID(leader), string(addr), request{kind: ForwardPropose, tag: t, envelope: data})
 		answers <- asked{a.index, err}
 	}()
-	for {
-		select {
-		case a := <-seen:
-			return a.results, a.err
-		case a := <-answers:
-			if a.err != nil {
-				return nil, a.err
-			}
-			if err := s.fsm.wait(ctx, a.index); err != nil {
-				return nil, fmt.Errorf("%w: committed at %d, not applied here: %w", ErrUnknownOutcome, a.index, err)
-			}
-			select {
-			case a := <-seen:
-				return a.results, a.err
-			default: // a snapshot brought it here, without its results
-				return nil, fmt.Errorf("%w: committed at %d, its results came in a snapshot", ErrUnknownOutcome, a.index)
-			}
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, context.Cause(ctx))
+	select {
+	case a := <-seen:
+		return a.results, a.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, context.Cause(ctx))
+	case a := <-answers:
+		if a.err != nil {
+			return nil, a.err
 		}
+		if err := s.fsm.wait(ctx, a.index); err != nil {
+			return nil, fmt.Errorf("%w: committed at %d, not applied here: %w", ErrUnknownOutcome, a.index, err)
+		}
+	}
+	select {
+	case a := <-seen:
+		return a.results, a.err
+	default: // a snapshot brought it here, without its results
+		return nil, fmt.Errorf("%w: committed, its results came in a snapshot", ErrUnknownOutcome)
 	}
 }
 
@@ -296,6 +292,10 @@ func (s *Store) proposeFor(ctx context.Context, q request) (uint64, error) {
 	r, err := s.begin()
 	if err != nil {
 		return 0, err
+	}
+	if !member(r, raft.ServerID(q.node)) {
+		s.proposals.Done()
+		return 0, ErrRemoved // it would wait for an entry that it never gets
 	}
 	a := s.apply(ctx, r, taggedEntry(q.envelope, q.tag[:]))
 	if a.err == nil {

@@ -55,6 +55,8 @@ type fsm struct {
 	onApply func(uint64, []ipam.Delta)
 	// hint is called after an entry that all nodes should hear of. It must not block.
 	hint func(index, term uint64)
+	// restored is called when a snapshot that the library was given has been restored.
+	restored func() error
 
 	telling sync.Mutex // serialises onApply; taken before mu
 
@@ -80,7 +82,7 @@ func newFSM(onApply func(uint64, []ipam.Delta)) *fsm {
 		onApply = func(uint64, []ipam.Delta) {}
 	}
 	return &fsm{
-		onApply: onApply, hint: func(uint64, uint64) {}, state: ipam.New(),
+		onApply: onApply, hint: func(uint64, uint64) {}, restored: func() error { return nil }, state: ipam.New(),
 		changed: make(chan struct{}), pending: make(map[tag]chan<- applied), stopped: make(chan struct{}),
 	}
 }
@@ -180,6 +182,9 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 func (f *fsm) Restore(r io.ReadCloser) error {
 	state, err := ipam.Restore(r)
 	if err = errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("restore snapshot: %w", err)
+	}
+	if err := f.restored(); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
 	f.telling.Lock()

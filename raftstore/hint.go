@@ -114,7 +114,6 @@ func (t *transport) tell(id raft.ServerID, h hint) bool {
 	req := &raft.AppendEntriesRequest{
 		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.contacts.self), Addr: addr},
 		Term:         now,
-		Leader:       addr,
 		PrevLogEntry: h.index, PrevLogTerm: h.term, LeaderCommitIndex: h.index,
 	}
 	var resp raft.AppendEntriesResponse

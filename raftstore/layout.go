@@ -86,14 +86,21 @@ func writeIdentity(dir string, id identity) error {
 	return syncDir(dir)
 }
 
-// settle records that a joined node's log is not empty any more: from then on an
-// empty one is damage.
-func settle(f files, dir string, id identity) error {
-	if !id.Joined {
-		return nil
+// finish ends what a killed process may have left undone: the removal of entries that
+// a snapshot has replaced, and the note that a joined node's log is not empty any
+// more: from then on an empty one is damage.
+func finish(f files, dir string, id identity) error {
+	list, err := f.snapshots.List()
+	if err != nil {
+		return err
+	}
+	if len(list) > 0 {
+		if err := forget(f.bolt, list[0].Index, list[0].Term); err != nil {
+			return err
+		}
 	}
 	last, err := f.bolt.LastIndex()
-	if err != nil || last == 0 {
+	if err != nil || !id.Joined || last == 0 {
 		return err
 	}
 	id.Joined = false

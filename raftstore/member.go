@@ -108,10 +108,8 @@ func (s *Store) change(ctx context.Context, c Change, forward bool) error {
 
 // notLeader is the error of what only a leader can do.
 func (s *Store) notLeader(r *raft.Raft) error {
-	if list := servers(r); len(list) > 0 {
-		if _, ok := findServer(list, raft.ServerID(s.cfg.NodeID)); !ok {
-			return fmt.Errorf("%w: %w", ErrNoLeader, ErrRemoved)
-		}
+	if s.removed(r) {
+		return fmt.Errorf("%w: %w", ErrNoLeader, ErrRemoved)
 	}
 	return ErrNoLeader
 }
@@ -124,6 +122,7 @@ const (
 // reconfigure changes the configuration that it has looked at, and looks again when
 // another change came first. This node leads. pair: another voter follows at once.
 func (s *Store) reconfigure(ctx context.Context, r *raft.Raft, c Change, pair bool) error {
+	s.hear(ctx, r)
 	var last uint64
 	for tries := 0; ; tries++ {
 		index, err := s.configIndex()
@@ -143,7 +142,11 @@ func (s *Store) reconfigure(ctx context.Context, r *raft.Raft, c Change, pair bo
 		}
 		// With index the library refuses when it has another configuration: now may be
 		// of a change that is under way, or index behind what is committed.
-		err = s.await(ctx, submit(r, now, c, index, s.cfg.EnqueueTimeout))
+		f := submit(r, now, c, index, s.cfg.EnqueueTimeout)
+		err = s.await(ctx, f)
+		if err == nil {
+			s.settle(ctx, r, f.Index())
+		}
 		if err == nil || !errors.Is(err, errOther) || tries == changeTries {
 			return err
 		}
@@ -155,8 +158,25 @@ func (s *Store) reconfigure(ctx context.Context, r *raft.Raft, c Change, pair bo
 	}
 }
 
+// settle waits a moment until all voters that answer have a new configuration. The
+// majority that has committed it need not be one that can elect a leader without this
+// node: the library refuses its vote to a voter that it does not know as such.
+func (s *Store) settle(ctx context.Context, r *raft.Raft, index uint64) {
+	for end := time.Now().Add(s.cfg.HeartbeatTimeout); time.Now().Before(end); {
+		have := true
+		for _, v := range voters(servers(r)) {
+			if v.ID != raft.ServerID(s.cfg.NodeID) && s.answers(v.ID) && s.trans.contacts.get(v.ID).match < index {
+				have = false
+			}
+		}
+		if have || leadTerm(r) == 0 || !sleep(ctx, readPoll) {
+			return
+		}
+	}
+}
+
 // submit hands the change to the library.
-func submit(r *raft.Raft, now []raft.Server, c Change, index uint64, timeout time.Duration) raft.Future {
+func submit(r *raft.Raft, now []raft.Server, c Change, index uint64, timeout time.Duration) raft.IndexFuture {
 	id, addr := raft.ServerID(c.Node), raft.ServerAddress(c.Address)
 	old, found := findServer(now, id)
 	switch c.Op {

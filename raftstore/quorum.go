@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,6 +45,27 @@ func (s *Store) trails(r *raft.Raft, id raft.ServerID) (uint64, bool) {
 	}
 	last := r.LastIndex()
 	return last - min(last, has), true
+}
+
+// hear waits a moment until a leader that has just been elected has heard from all
+// members, or has seen that they do not answer: before, it would count nobody.
+func (s *Store) hear(ctx context.Context, r *raft.Raft) {
+	if s.trans == nil {
+		return
+	}
+	for end := time.Now().Add(s.cfg.HeartbeatTimeout); time.Now().Before(end); {
+		term, all := leadTerm(r), true
+		for _, srv := range servers(r) {
+			if srv.ID == raft.ServerID(s.cfg.NodeID) {
+				continue
+			}
+			c := s.trans.contacts.get(srv.ID)
+			all = all && (c.silent != nil || c.term == term && c.match > 0)
+		}
+		if all || term == 0 || !sleep(ctx, readPoll) {
+			return
+		}
+	}
 }
 
 // permitted returns why a change must not be made.

@@ -36,14 +36,14 @@ func (s *Store) LinearizableRead(ctx context.Context) error {
 // followRead reads through the leader.
 func (s *Store) followRead(ctx context.Context, r *raft.Raft) error {
 	addr, leader := r.LeaderWithID()
-	if leader == "" || s.cfg.Forward == nil {
+	if leader == "" || s.cfg.Forward == nil || s.removed(r) {
 		return s.notLeader(r)
 	}
 	index, err := s.leaderIndex(ctx, nodeID(leader), string(addr))
 	if err != nil {
 		return err
 	}
-	return s.waitHere(ctx, index)
+	return s.waitHere(ctx, r, index)
 }
 
 // leaderIndex asks the leader up to where a linearizable read must see.
@@ -59,24 +59,46 @@ func (s *Store) leaderIndex(ctx context.Context, leader ipam.NodeID, addr string
 	return answer.index, nil
 }
 
-// waitHere waits until the commands up to index are applied, or this node's Raft ends.
-func (s *Store) waitHere(ctx context.Context, index uint64) error {
-	ctx, cancel := s.untilEnd(ctx)
+// waitHere waits until the commands up to index are applied, or this node's part in
+// the cluster ends.
+func (s *Store) waitHere(ctx context.Context, r *raft.Raft, index uint64) error {
+	ctx, cancel := s.whileMember(ctx, r)
 	defer cancel()
 	return s.fsm.wait(ctx, index)
 }
 
-// untilEnd returns a context that also ends with this node's Raft, with ErrShutdown.
-func (s *Store) untilEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+// memberPoll is how often a wait looks whether this node is still a member.
+const memberPoll = 500 * time.Millisecond
+
+// whileMember returns a context that also ends when this node's Raft does, with
+// ErrShutdown, and when it is removed, with ErrRemoved: nothing will be applied then.
+func (s *Store) whileMember(ctx context.Context, r *raft.Raft) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		select {
-		case <-s.ended:
-			cancel(ErrShutdown)
-		case <-ctx.Done():
+	go func() { // ends with the context
+		t := time.NewTicker(memberPoll)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				if s.removed(r) {
+					cancel(ErrRemoved)
+				}
+			case <-s.ended:
+				cancel(ErrShutdown)
+				return
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	return ctx, func() { cancel(context.Canceled) }
+}
+
+// removed reports whether this node is not in the configuration that it knows.
+func (s *Store) removed(r *raft.Raft) bool {
+	list := servers(r)
+	_, found := findServer(list, raft.ServerID(s.cfg.NodeID))
+	return len(list) > 0 && !found
 }
 
 const readPoll = time.Millisecond
@@ -142,7 +164,7 @@ func (s *Store) applyThrough(ctx context.Context, r *raft.Raft, commit uint64) (
 	for i := commit; i > s.fsm.index(); i-- {
 		var l raft.Log
 		if err := s.log.GetLog(i, &l); err == nil && l.Type == raft.LogCommand {
-			if err := s.waitHere(ctx, i); err != nil {
+			if err := s.waitHere(ctx, r, i); err != nil {
 				return 0, err
 			}
 			break

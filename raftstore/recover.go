@@ -30,7 +30,8 @@ type Survivor struct {
 
 // RecoverOptions are the options of Recover.
 type RecoverOptions struct {
-	Adjust Adjust // live is nil
+	Merge  Merge  // live is nil; nil: the survivor's state as it is
+	Adjust Adjust // live is nil; nil: nothing is changed
 }
 
 // Recovered tells what Recover did.
@@ -56,8 +57,8 @@ func Examine(cfg Config) (Survivor, error) {
 }
 
 // Recover makes the stopped node's store the start of the cluster's next life: its
-// one voter, reached at cfg.Address, with Adjust's changes, which must raise the
-// generation. All that its log holds counts as committed. The store is copied first
+// one voter, reached at cfg.Address, with Merge's and Adjust's changes, which must
+// raise the generation. All that its log holds counts as committed. The store is copied first
 // and changed in one step, so Recover may be killed and called again. The nodes that
 // are left must be emptied and join anew. It returns Open's errors or ErrRefused.
 func Recover(ctx context.Context, cfg Config, opts RecoverOptions) (Recovered, error) {
@@ -109,7 +110,7 @@ func recoverFiles(ctx context.Context, cfg Config, f files, opts RecoverOptions)
 		return res, fmt.Errorf("copy the store first: %w", err)
 	}
 	res.Index = sv.LastIndex + 1
-	if err := execute(st, nil, opts.Adjust, res.Index); err != nil {
+	if st, err = execute(st, nil, opts.Merge, opts.Adjust, res.Index); err != nil {
 		return res, err
 	}
 	if err := recordRecovery(cfg, f, st, sv); err != nil {

@@ -24,8 +24,14 @@ import (
 // must not keep the states or change them.
 type Adjust func(restored, live *ipam.State) (ipam.Envelope, error)
 
+// Merge makes the state that is put in place of what a backup or a survivor holds
+// (ipam.State.ForRestore); live is nil when there is none. It must neither keep the
+// states nor change them. Adjust is executed on its result.
+type Merge func(restored, live *ipam.State) (*ipam.State, error)
+
 // RestoreOptions are the options of SnapshotRestore.
 type RestoreOptions struct {
+	Merge  Merge  // nil: the snapshot as it is
 	Adjust Adjust // nil: nothing is changed
 }
 
@@ -86,7 +92,7 @@ func (s *Store) restore(ctx context.Context, file io.Reader, opts RestoreOptions
 		return res, fmt.Errorf("save the present state first: %w", err)
 	}
 	res.Index = max(st.Index(), r.LastIndex()) + 1
-	payload, err := s.adjusted(st, opts.Adjust, res.Index)
+	payload, err := s.adjusted(st, opts, res.Index)
 	if err != nil {
 		return res, err
 	}
@@ -119,10 +125,11 @@ func (s *Store) setRestoring(on bool) bool {
 // index, and returns the result as bytes that are known to be readable: the library
 // panics when it cannot read what it has been given. The index never goes back, so
 // that a state's index says which is newer also over a restore.
-func (s *Store) adjusted(st *ipam.State, adjust Adjust, index uint64) ([]byte, error) {
+func (s *Store) adjusted(st *ipam.State, opts RestoreOptions, index uint64) ([]byte, error) {
 	s.fsm.mu.RLock()
 	defer s.fsm.mu.RUnlock()
-	if err := execute(st, s.fsm.state, adjust, index); err != nil {
+	st, err := execute(st, s.fsm.state, opts.Merge, opts.Adjust, index)
+	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
@@ -139,22 +146,28 @@ func (s *Store) adjusted(st *ipam.State, adjust Adjust, index uint64) ([]byte, e
 	return b.Bytes(), nil
 }
 
-// execute applies the adjustment to a state, all of it or none.
-func execute(st, live *ipam.State, adjust Adjust, index uint64) error {
+// execute returns the merged state with the adjustment applied to it, all of it or
+// none.
+func execute(st, live *ipam.State, merge Merge, adjust Adjust, index uint64) (*ipam.State, error) {
 	var env ipam.Envelope
 	var err error
+	if merge != nil {
+		if st, err = merge(st, live); err != nil {
+			return nil, fmt.Errorf("merge: %w", err)
+		}
+	}
 	if adjust != nil {
 		if env, err = adjust(st, live); err != nil {
-			return fmt.Errorf("adjust: %w", err)
+			return nil, fmt.Errorf("adjust: %w", err)
 		}
 	}
 	data, err := env.Encode()
 	if err != nil {
-		return fmt.Errorf("adjust: %w", err)
+		return nil, fmt.Errorf("adjust: %w", err)
 	}
 	out, err := st.Apply(index, data)
 	if err != nil {
-		return fmt.Errorf("adjust: %w", err)
+		return nil, fmt.Errorf("adjust: %w", err)
 	}
 	for i, res := range out.Results {
 		if res.Err != nil {
@@ -162,9 +175,9 @@ func execute(st, live *ipam.State, adjust Adjust, index uint64) error {
 		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return st.Check()
+	return st, st.Check()
 }
 
 // restoreTimeout bounds the wait for the library to begin; what follows takes as long

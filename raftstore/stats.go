@@ -1,7 +1,6 @@
 package raftstore
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -59,13 +58,14 @@ func (s *Store) Stats() Stats {
 	list := servers(r)
 	st.Servers, st.Voters = len(list), len(voters(list))
 	st.Ahead = s.fsm.aheadAt()
-	if _, found := findServer(list, raft.ServerID(s.cfg.NodeID)); !found && st.State == "follower" {
+	switch {
+	case st.State != "follower":
+	case len(list) == 0:
+		st.State = "joining"
+	case s.removed(r):
 		st.State = "removed"
-		if len(list) == 0 {
-			st.State = "joining"
-		}
 	}
-	st.SnapshotIndex, _ = strconv.ParseUint(r.Stats()["last_snapshot_index"], 10, 64)
+	st.SnapshotIndex, _ = lastSnapshot(r)
 	return st
 }
 

@@ -66,7 +66,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := settle(f, cfg.Dir, id); err != nil {
+	if err := finish(f, cfg.Dir, id); err != nil {
 		return nil, fmt.Errorf("open store: %w", errors.Join(err, f.bolt.Close()))
 	}
 	s := &Store{
@@ -176,6 +176,7 @@ func (s *Store) start() (*raft.Raft, error) {
 		return nil, err
 	}
 	s.log = cache
+	s.fsm.restored = s.forgetLog
 	r, err := raft.NewRaft(s.cfg.raft(), s.fsm, cache, s.files.bolt, s.files.snapshots, trans)
 	if err != nil {
 		if s.trans != nil {
@@ -183,6 +184,7 @@ func (s *Store) start() (*raft.Raft, error) {
 		}
 		return nil, err
 	}
+	s.files.log.raft.Store(r)
 	if s.trans != nil {
 		s.trans.raft.Store(r)
 	}
@@ -192,6 +194,16 @@ func (s *Store) start() (*raft.Raft, error) {
 	s.mu.Unlock()
 	close(s.started)
 	return r, nil
+}
+
+// forgetLog removes from the log what a snapshot that came from elsewhere replaces.
+// The library waits meanwhile and does nothing to the log.
+func (s *Store) forgetLog() error {
+	at := s.files.snapshots.last.Load()
+	if at == nil {
+		return nil // at the start: see finish
+	}
+	return forget(s.log, at.index, at.term)
 }
 
 // hasten lets a lone voter elect itself at once: nobody's heartbeat will come, and

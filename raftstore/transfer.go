@@ -16,6 +16,7 @@ func (s *Store) transfer(ctx context.Context, r *raft.Raft, to raft.ServerID) er
 	if to == self {
 		return nil
 	}
+	s.hear(ctx, r)
 	list := servers(r)
 	if to == "" {
 		best, ok := s.successor(r, list)

@@ -93,6 +93,9 @@ var errUnreachable = errors.New("peer does not answer")
 // AppendEntries implements raft.Transport. A heartbeat is sent at once; entries
 // wait until the peer answers.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if err := sendable(req.Entries); err != nil {
+		return err
+	}
 	if !isHeartbeat(req) {
 		if err := t.waitAnswering(id, req.Term); err != nil {
 			return err
@@ -211,6 +214,14 @@ type pipeline struct {
 	out  chan raft.AppendFuture
 	stop chan struct{}
 	once sync.Once
+}
+
+// AppendEntries implements raft.AppendPipeline.
+func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if err := sendable(req.Entries); err != nil {
+		return nil, err
+	}
+	return p.AppendPipeline.AppendEntries(req, resp)
 }
 
 // Consumer implements raft.AppendPipeline.
