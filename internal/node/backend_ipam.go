@@ -153,7 +153,7 @@ func (n *Node) Reserve(ctx context.Context, r api.Reservation) error {
 		return err
 	}
 	if own {
-		return p.holder.Reserve(ctx, r.Prefix.Addr(), r.Reason)
+		return outcome(p.holder.Reserve(ctx, r.Prefix.Addr(), r.Reason))
 	}
 	return n.propose(ctx, p, ipam.ReserveAddress{Network: p.network.Name, Prefix: r.Prefix, Reason: r.Reason})
 }
@@ -178,6 +178,9 @@ func (n *Node) Release(ctx context.Context, r api.Release) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if !own && p.quarantined(r.Prefix) {
+		return "quarantine", n.propose(ctx, p, ipam.ReleaseSubnet{Network: p.network.Name, Prefix: r.Prefix})
+	}
 	if !own {
 		return "reservation", n.propose(ctx, p, ipam.UnreserveAddress{Network: p.network.Name, Prefix: r.Prefix})
 	}
@@ -185,7 +188,16 @@ func (n *Node) Release(ctx context.Context, r api.Release) (string, error) {
 	if held, ok := p.holder.LookupAddr(r.Prefix.Addr()); ok {
 		return "lease", n.releaseLease(ctx, p, held.Owner, r)
 	}
-	return "reservation", p.holder.Unreserve(ctx, r.Prefix.Addr())
+	return "reservation", outcome(p.holder.Unreserve(ctx, r.Prefix.Addr()))
+}
+
+// quarantined reports whether block is a subnet whose holder was removed by force.
+func (p *parts) quarantined(block netip.Prefix) (yes bool) {
+	p.store.View(func(s *ipam.State) {
+		sub, ok := s.Subnet(ipam.SubnetKey{Network: p.network.Name, Prefix: block})
+		yes = ok && sub.State == ipam.Quarantined
+	})
+	return yes
 }
 
 // releaseLease takes an address from an owner that is no more. What an
@@ -215,7 +227,7 @@ func (n *Node) releaseLease(ctx context.Context, p *parts, o ipam.Owner, r api.R
 func (n *Node) propose(ctx context.Context, p *parts, c ipam.Command) error {
 	results, err := p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{c}})
 	if err != nil {
-		return err
+		return outcome(err)
 	}
 	return results[0].Err
 }
