@@ -5,6 +5,7 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/internal/node"
 )
 
 // recoverOptions are the options of recoverNode.
@@ -14,6 +15,6 @@ type recoverOptions struct {
 
 // recoverNode makes the stopped node of cfg.DataDir, whose lock the caller holds,
 // the start of the cluster's next life: its one voter, in a new generation.
-func recoverNode(context.Context, config.Config, recoverOptions) (api.Recovery, error) {
-	return api.Recovery{}, api.Errorf(api.CodeInternal, "this build cannot recover a node")
+func recoverNode(ctx context.Context, cfg config.Config, o recoverOptions) (api.Recovery, error) {
+	return node.Recover(ctx, node.Options{Config: cfg}, o.DryRun)
 }

@@ -317,11 +317,6 @@ func describeSnapshot(i raftstore.SnapshotInfo) api.SnapshotInfo {
 	}
 }
 
-// RestoreSnapshot implements server.Snapshots.
-func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) (api.Restored, error) {
-	return api.Restored{}, api.Errorf(api.CodeInternal, "restore is not served by this version")
-}
-
 // RouteDrift implements server.RouteAdmin.
 func (n *Node) RouteDrift(ctx context.Context) ([]api.Route, error) {
 	p, err := n.ready()

@@ -1,0 +1,78 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/internal/peer"
+	"stellar.io/stellar/raftstore"
+)
+
+// Recover makes the stopped node of the data directory, whose lock the caller holds,
+// the start of the cluster's next life: its one voter, in a new generation, in which
+// no subnet is handed out until the operator has ended the re-claim. dryRun only
+// looks. It may be killed and called again.
+func Recover(ctx context.Context, opts Options, dryRun bool) (api.Recovery, error) {
+	n, err := stopped(opts)
+	if err != nil {
+		return api.Recovery{}, err
+	}
+	cfg := n.storeConfig()
+	if dryRun {
+		found, err := raftstore.Examine(cfg)
+		return n.describeRecovery(found), recoverError(err)
+	}
+	address := n.advertised()
+	if !address.IsValid() {
+		return api.Recovery{}, api.Errorf(api.CodeConflict, "this host has no address for other nodes").WithHint("name one: --advertise IP:9640")
+	}
+	cfg.Address = peer.RaftAddress(n.id.ID, address.String())
+	var generation uint64
+	done, err := raftstore.Recover(ctx, cfg, raftstore.RecoverOptions{Merge: nextLife(&generation)})
+	if err != nil {
+		return api.Recovery{}, recoverError(err)
+	}
+	out := n.describeRecovery(done.Survivor)
+	out.Generation, out.Backup, out.Done = generation, done.Backup, true
+	return out, nil
+}
+
+// stopped returns the node of a data directory that has one. Nothing is made.
+func stopped(opts Options) (*Node, error) {
+	dir := opts.Config.DataDir
+	there, err := raftstore.Initialized(filepath.Join(dir, "raft"))
+	if err != nil {
+		return nil, recoverError(err)
+	}
+	if !there {
+		return nil, api.Errorf(api.CodeNotFound, "%s has no cluster's state", dir).WithHint("name the node's directory with --data-dir")
+	}
+	return New(opts)
+}
+
+func (n *Node) describeRecovery(s raftstore.Survivor) api.Recovery {
+	return api.Recovery{
+		Cluster: s.Cluster, Node: n.id.Name, Term: s.LastTerm, Index: s.LastIndex,
+		Servers: s.Servers, Voters: s.Voters, Generation: s.Generation,
+	}
+}
+
+// recoverError puts the store's words into the API's.
+func recoverError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raftstore.ErrLocked):
+		return api.Errorf(api.CodeConflict, "%w", err).WithHint("stop this node's agent first")
+	case errors.Is(err, raftstore.ErrNotFound):
+		return api.Errorf(api.CodeNotFound, "%w", err)
+	case errors.Is(err, raftstore.ErrForeign), errors.Is(err, raftstore.ErrVersion), errors.Is(err, raftstore.ErrRefused):
+		return api.Errorf(api.CodeConflict, "%w", err)
+	case errors.Is(err, raftstore.ErrCorrupt):
+		return api.Errorf(api.CodeUnhealthy, "%w", err).WithHint("recover another survivor, or restore a snapshot into a new cluster")
+	}
+	return fmt.Errorf("recover: %w", err)
+}
