@@ -32,7 +32,7 @@ demo-deps:
 	./packaging/deps.sh demo
 
 .PHONY: demo
-demo: demo-deps build ## Two labelled containers on a real containerd, in network namespaces of their own
+demo: demo-deps build ## Three nodes on real containerd, in network namespaces of their own
 	./packaging/demo.sh up
 
 .PHONY: demo-down
