@@ -158,8 +158,12 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	if p.store, err = raftstore.Open(cfg); err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
-	n.servePort(ctx, g, p, n.server)
-	g.Go(func() error { return p.store.Run(ctx) })
+	ended := make(chan struct{})
+	g.Go(func() error {
+		defer close(ended)
+		return p.store.Run(ctx)
+	})
+	n.servePort(ctx, ended, g, p)
 	n.reg.MustRegister(raftCollector{p.store})
 	n.setPhase("waiting for the cluster to confirm this node's subnet")
 	if err := n.claim(ctx, p); err != nil {

@@ -15,7 +15,6 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/peerapi"
-	"stellar.io/stellar/api/server"
 	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
@@ -226,18 +225,27 @@ func (p *parts) leader() (*peerapi.Client, error) {
 	return p.client(s.Leader, s.LeaderAddress), nil
 }
 
-// servePort serves the other nodes until ctx ends.
-func (n *Node) servePort(ctx context.Context, g *errgroup.Group, p *parts, api *server.Server) {
+// servePort serves the other nodes until the store has ended: a leader that stops
+// hands over through it.
+func (n *Node) servePort(ctx context.Context, ended <-chan struct{}, g *errgroup.Group, p *parts) {
 	if p.port == nil {
 		return
 	}
 	b := peerBackend{n, p}
-	p.port.HandleAPI(peerapi.Handler(peerapi.Config{Backend: b, Relay: api.Relay(), Logger: n.log, Caller: func(ctx context.Context) (peerapi.Caller, bool) {
+	p.port.HandleAPI(peerapi.Handler(peerapi.Config{Backend: b, Relay: n.server.Relay(), Logger: n.log, Caller: func(ctx context.Context) (peerapi.Caller, bool) {
 		id, ok := peer.Caller(ctx)
 		return peerapi.Caller{Node: id.Node, Name: id.Name, Role: id.Role.String(), Raft: id.Raft}, ok
 	}}))
 	p.port.HandleJoin(peerapi.JoinHandler(b, n.log))
-	g.Go(func() error { return p.port.Run(ctx) })
+	g.Go(func() error {
+		serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+		defer stop()
+		go func() {
+			<-ended
+			stop()
+		}()
+		return p.port.Run(serving)
+	})
 	g.Go(func() error {
 		err := p.tls.RunRenewal(ctx, func(ctx context.Context, csr []byte) ([]byte, error) { return n.renew(ctx, p, csr) })
 		if ctx.Err() != nil {
