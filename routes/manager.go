@@ -121,6 +121,7 @@ func (m *Manager) loop(ctx context.Context, k fib) error {
 	}
 }
 
+// round runs one round, and says what it could not do and when it is tried again.
 func (m *Manager) round(r *round, p *pacer) ([]Change, error) {
 	start := time.Now()
 	if start.Sub(p.audited) >= auditEvery {

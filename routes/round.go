@@ -1,10 +1,8 @@
 package routes
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 
 	"stellar.io/stellar/internal/nlx"
@@ -120,7 +118,7 @@ func (r *round) ask(w Wants, goals []goal) error {
 // what it has refused. After a refusal nothing of what was known holds.
 func (r *round) done(actions []action, errs []error, have table) map[key]error {
 	failed := map[key]error{}
-	news := map[change][]Route{}
+	done := map[news][]Route{}
 	for i, a := range actions {
 		k := keyOf(a.fib)
 		if errs[i] != nil {
@@ -128,8 +126,8 @@ func (r *round) done(actions []action, errs []error, have table) map[key]error {
 			continue
 		}
 		have.apply(a)
-		what := change{a.op, a.op != Delete && same(r.placed[k], a.fib)}
-		news[what] = append(news[what], a.route)
+		what := news{a.op, a.op != Delete && same(r.placed[k], a.fib)}
+		done[what] = append(done[what], a.route)
 		if !what.repair {
 			continue
 		}
@@ -141,7 +139,7 @@ func (r *round) done(actions []action, errs []error, have table) map[key]error {
 	if len(failed) > 0 {
 		r.forget()
 	}
-	logChanges(r.m.log, news)
+	logChanges(r.m.log, done)
 	return failed
 }
 
@@ -212,59 +210,4 @@ func failure(actions []action, errs []error) error {
 		out = append(out, fmt.Errorf("and %d more", n-few))
 	}
 	return errors.Join(out...)
-}
-
-// change is a kind of news: what was done, and whether it undoes somebody's act.
-type change struct {
-	op     Op
-	repair bool
-}
-
-// logChanges writes a line for each kind of change, however many there were.
-func logChanges(log *slog.Logger, news map[change][]Route) {
-	for _, n := range []struct {
-		change
-		level slog.Level
-		text  string
-	}{
-		{change{Add, true}, slog.LevelWarn, "routes restored"},
-		{change{Replace, true}, slog.LevelWarn, "routes put right"},
-		{change{Add, false}, slog.LevelInfo, "routes added"},
-		{change{Replace, false}, slog.LevelInfo, "routes replaced"},
-		{change{Delete, false}, slog.LevelInfo, "routes removed"},
-	} {
-		if rs := news[n.change]; len(rs) > 0 {
-			log.Log(context.Background(), n.level, n.text, "count", len(rs), "first", rs[0].Destination, "via", rs[0].Gateway, "node", rs[0].Node)
-		}
-	}
-}
-
-// logTrouble writes a line for each kind of trouble that the last round did not have.
-func logTrouble(log *slog.Logger, old, now []Status, oldConditions, conditions []Condition) {
-	before := make(map[key]State, len(old))
-	for _, s := range old {
-		before[key{destination: s.Destination, metric: s.Metric}] = s.State
-	}
-	first, count := map[State]Status{}, map[State]int{}
-	for _, s := range now {
-		if (s.State == Conflict || s.State == NotAdjacent) && before[key{destination: s.Destination, metric: s.Metric}] != s.State {
-			if count[s.State]++; count[s.State] == 1 {
-				first[s.State] = s
-			}
-		}
-	}
-	for _, state := range []State{Conflict, NotAdjacent} {
-		if s := first[state]; count[state] > 0 {
-			log.Warn("routes are not in use", "state", state, "count", count[state], "first", s.Destination, "node", s.Node, "reason", s.Reason)
-		}
-	}
-	known := make(map[Condition]bool, len(oldConditions))
-	for _, c := range oldConditions {
-		known[c] = true
-	}
-	for _, c := range conditions {
-		if !known[c] {
-			log.Warn("packets of peers may be lost", "condition", c.Name, "subject", c.Subject, "reason", c.Reason)
-		}
-	}
 }

@@ -6,8 +6,9 @@ import "context"
 type Op string
 
 const (
-	Add     Op = "add"
-	Replace Op = "replace" // in one step: the old one is in use until the new one is
+	Add Op = "add"
+	// Replace changes a route in one step: the old one is in use until the new one is.
+	Replace Op = "replace"
 	Delete  Op = "delete"
 )
 
