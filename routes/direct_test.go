@@ -269,6 +269,13 @@ func TestSync(t *testing.T) {
 	if after := host.Run(t, "ip", "route"); after != before {
 		t.Errorf("the dry run changed\n%s to\n%s", before, after)
 	}
+	var drift []string
+	for _, s := range m.Drift() {
+		drift = append(drift, s.Destination.String()+" "+string(s.State))
+	}
+	if want := []string{"172.16.4.0/22 missing", "172.16.8.0/22 stray", "172.16.12.0/22 missing"}; !slices.Equal(drift, want) {
+		t.Errorf("drift %v", drift)
+	}
 	var got []string
 	for _, c := range dry {
 		got = append(got, string(c.Op)+" "+c.Destination.String()+" via "+c.Gateway.String()+" dev "+c.Device+" node "+c.Node)

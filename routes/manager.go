@@ -184,7 +184,7 @@ func (p *pacer) ended(start time.Time, repaired bool, err error) {
 	p.next = p.end.Add(pause)
 }
 
-// Status returns how the routes stood after the last round, this node's own
+// Status returns how the routes stood at the last look, this node's own
 // subnet first, then by destination.
 func (m *Manager) Status() []Status {
 	w := m.cfg.Wants()
@@ -194,13 +194,13 @@ func (m *Manager) Status() []Status {
 	return append(out, m.last...)
 }
 
-// Drift returns what of Status is not OK. To learn what differs right now, ask
-// Sync with dryRun.
+// Drift returns what of Status is not OK. To learn what differs right now, call
+// Sync with dryRun before: that is a look, too.
 func (m *Manager) Drift() []Status {
 	return slices.DeleteFunc(m.Status(), func(s Status) bool { return s.State == OK })
 }
 
-// Conditions returns what was found about the host in the last round, sorted.
+// Conditions returns what was found about the host at the last look, sorted.
 func (m *Manager) Conditions() []Condition {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -64,6 +64,7 @@ func (r *round) run(dryRun bool) ([]Change, error) {
 		}
 	}
 	if dryRun {
+		r.m.publish(compare(w, goals, have, nil, r.k.name), r.conditions(w, goals, have))
 		return changesOf(actions), nil
 	}
 	r.m.view.set(w, goals)
