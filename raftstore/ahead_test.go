@@ -1,9 +1,12 @@
 package raftstore
 
 import (
+	"errors"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"stellar.io/stellar/ipam"
 )
@@ -26,6 +29,18 @@ func TestFarBehind(t *testing.T) {
 	t.Logf("caught up by a snapshot in %s", time.Since(begin).Round(time.Millisecond))
 	b.same()
 	waitIn(t, time.Second, func() bool { st := f.Stats(); return st.SnapshotIndex >= 200 && st.Ahead == 0 })
+	// It has no entry at the snapshot's index, but entries after it; a leader that has
+	// lost the answers for those begins again at the snapshot.
+	mustProposeAny(t, b, 3)
+	b.same()
+	k, term := lastSnapshot(f.raft)
+	var e raft.Log
+	if err := f.files.bolt.GetLog(k, &e); !errors.Is(err, raft.ErrLogNotFound) {
+		t.Errorf("entry at the snapshot: %v", err)
+	}
+	if !b.anyLeader().trans.tell(raft.ServerID(f.id), hint{index: k, term: term}) {
+		t.Error("the follower does not know its own snapshot")
+	}
 	f.stop() // and its store opens again, although its log has a hole
 	f.restart()
 	b.waitLeader(f)

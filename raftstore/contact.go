@@ -24,11 +24,13 @@ type contact struct {
 	last   time.Time     // of its last answer; zero: none yet
 	silent chan struct{} // closed when it answers again; nil while it does
 
-	term      uint64 // of the leadership that the rest belongs to
-	peerTerm  uint64 // the peer's own
-	match     uint64 // its log equals ours up to here
-	lastLog   uint64 // its last entry, by its last answer
-	regressed bool   // it has lost entries that it had acknowledged
+	term     uint64 // of the leadership that the rest belongs to
+	peerTerm uint64 // the peer's own
+	match    uint64 // its log equals ours up to here
+	lastLog  uint64 // its last entry, by its last answer
+	// confirmed is when the latest request was sent that it took from us as its leader.
+	confirmed time.Time
+	regressed bool // it has lost entries that it had acknowledged
 
 	hint hint
 }
@@ -40,6 +42,8 @@ type answer struct {
 	lastLog  uint64
 	match    uint64 // 0: the answer does not tell
 	acked    uint64 // what it had acknowledged when it was asked; 0: not known
+
+	confirmed time.Time // when a request was sent that it took; zero: it did not
 }
 
 func newContacts(self raft.ServerID, log *slog.Logger) *contacts {
@@ -90,6 +94,9 @@ func (c *contacts) answered(id raft.ServerID, a answer) bool {
 	p.match = max(p.match, a.match)
 	if a.lastLog > 0 {
 		p.lastLog, p.peerTerm = a.lastLog, a.peerTerm
+	}
+	if a.confirmed.After(p.confirmed) {
+		p.confirmed = a.confirmed
 	}
 	lost := a.acked > 0 && a.lastLog > 0 && a.lastLog < a.acked && !p.regressed
 	p.regressed = p.regressed || lost

@@ -12,6 +12,16 @@
 //   - A committed entry that cannot be applied stops Raft on this node rather than
 //     let its state diverge. View goes on showing the state before that entry,
 //     Stats says why, and Run goes on until its context ends.
+//   - All of this holds on every node of a cluster: one that does not lead sends the
+//     proposal to the leader, once. LinearizableRead makes the next View show all that
+//     was acknowledged to anybody before.
+//   - A node that is behind shows the leader's state (Config.FetchState) until it has
+//     caught up. View never goes back, except to a restored snapshot.
+//   - Membership changes that would lose the quorum are refused with the arithmetic.
+//     The leader keeps the voters (Config.Voters) by itself; it demotes, and never
+//     removes.
+//   - A snapshot that is restored, and a store that is recovered, have been read and
+//     checked as a whole before anything changes, and what was there is saved first.
 //   - Steady state writes one small entry every ten seconds (cluster time), and
 //     logs nothing.
 //
@@ -20,4 +30,5 @@
 //	store.json   format and node, written once
 //	raft.db      log, term and vote (bbolt; its lock keeps a second process out)
 //	snapshots/   the two latest snapshots
+//	backups/     what SnapshotRestore has saved before it restored
 package raftstore

@@ -141,8 +141,12 @@ func (s *Store) committedInTerm(ctx context.Context, r *raft.Raft) (term, commit
 	}
 }
 
-// verify returns ErrNoLeader unless a majority still follows this node.
+// verify returns ErrNoLeader unless a majority of the voters has taken this node for
+// its leader since verify was called. The library sends the heartbeats, but counts the
+// answers of nodes that do not vote as well: a leader that is cut off together with
+// some of those would pass.
 func (s *Store) verify(ctx context.Context, r *raft.Raft) error {
+	begin := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- r.VerifyLeader().Error() }() // ends with leadership or Raft at the latest
 	select {
@@ -150,10 +154,37 @@ func (s *Store) verify(ctx context.Context, r *raft.Raft) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrNoLeader, err)
 		}
-		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	for !s.confirmedSince(r, begin) {
+		if leadTerm(r) == 0 {
+			return ErrNoLeader
+		}
+		if !sleep(ctx, readPoll) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// confirmedSince reports whether a majority of the voters, this node among them, has
+// followed it after a moment.
+func (s *Store) confirmedSince(r *raft.Raft, begin time.Time) bool {
+	term := leadTerm(r)
+	all, have := 0, 0
+	for _, v := range voters(servers(r)) {
+		all++
+		if v.ID == raft.ServerID(s.cfg.NodeID) {
+			have++
+		} else if s.trans != nil {
+			c := s.trans.contacts.get(v.ID)
+			if c.term == term && !c.confirmed.Before(begin) {
+				have++
+			}
+		}
+	}
+	return term != 0 && have > all/2
 }
 
 // applyThrough waits until all commands up to commit are applied and returns the

@@ -141,3 +141,27 @@ func TestLinearizableRead(t *testing.T) {
 		t.Error("too few reads")
 	}
 }
+
+// TestReadNeedsVoters: nodes that do not vote do not make a leader sure of itself.
+func TestReadNeedsVoters(t *testing.T) {
+	b := newBed(t, nil)
+	b.form(5, 3)
+	l := b.anyLeader()
+	if err := l.LinearizableRead(within(t, time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range l.Peers() {
+		if p.Voter && p.ID != l.id {
+			b.f.hold(l.host, b.node(p.ID).host, true)
+			b.f.hold(b.node(p.ID).host, l.host, true)
+		}
+	}
+	for range 20 { // until it steps down, the nodes that do not vote confirm it
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		err := l.LinearizableRead(ctx)
+		cancel()
+		if err == nil && l.Stats().State == "leader" {
+			t.Fatal("a linearizable read without a majority of the voters")
+		}
+	}
+}

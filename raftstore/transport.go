@@ -101,9 +101,9 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, r
 			return err
 		}
 	}
-	acked := t.contacts.matched(id, req.Term)
+	acked, sent := t.contacts.matched(id, req.Term), time.Now()
 	err := t.NetworkTransport.AppendEntries(id, target, req, resp)
-	t.record(id, req, resp, acked, err)
+	t.record(id, req, resp, acked, sent, err)
 	return err
 }
 
@@ -133,12 +133,15 @@ func matchIf(ok bool, index uint64) uint64 {
 }
 
 // record notes what an answer, or its absence, tells.
-func (t *transport) record(id raft.ServerID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, acked uint64, err error) {
+func (t *transport) record(id raft.ServerID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, acked uint64, sent time.Time, err error) {
 	if err != nil {
 		t.contacts.failed(id, err)
 		return
 	}
 	a := answer{term: req.Term, peerTerm: resp.Term, lastLog: resp.LastLog, acked: acked}
+	if resp.Success {
+		a.confirmed = sent
+	}
 	if resp.Success && !isHeartbeat(req) {
 		a.match = req.PrevLogEntry
 		if n := len(req.Entries); n > 0 {
@@ -240,7 +243,7 @@ func (p *pipeline) relay() {
 		select {
 		case f := <-in:
 			err := f.Error()
-			p.t.record(p.id, f.Request(), f.Response(), 0, err)
+			p.t.record(p.id, f.Request(), f.Response(), 0, f.Start(), err)
 			select {
 			case p.out <- f:
 			case <-p.stop:
