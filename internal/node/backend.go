@@ -159,12 +159,16 @@ func (n *Node) Status(context.Context) (api.StatusReport, error) {
 	if p == nil {
 		add(api.CheckReady, api.Warn, phase)
 		add(api.CheckLeader, api.Warn, "no leader yet")
+		if err := n.fence.get(); err != nil {
+			add(membershipCheck, api.Err, err.Error())
+		}
 		return r, nil
 	}
 	r.Cluster = p.clusterID()
 	p.checkReady(add)
 	p.checkContainerd(add)
 	p.checkRaft(add)
+	n.checkMembership(p, add)
 	p.checkAddresses(add)
 	p.checkEndpoints(add)
 	p.checkNetwork(add)

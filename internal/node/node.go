@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -51,6 +50,7 @@ type Node struct {
 	server      *server.Server
 	initMu      sync.Mutex    // one makes the cluster
 	initialized chan struct{} // closed when the data directory has a cluster
+	fence       fence
 
 	mu    sync.Mutex // guards what follows
 	parts *parts     // nil before the node holds its subnet
@@ -166,7 +166,8 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	n.servePort(ctx, ended, g, p)
 	n.reg.MustRegister(raftCollector{p.store})
 	n.setPhase("waiting for the cluster to confirm this node's subnet")
-	if err := n.claim(ctx, p); err != nil {
+	later, err := n.claim(ctx, p)
+	if err != nil {
 		return err
 	}
 	n.setPhase("setting up the host's network")
@@ -178,7 +179,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	p.agent = agent.New(agent.Config{
-		NodeName: n.id.Name, Containers: client, Leases: p.holder, Network: agent.Kernel(p.net),
+		NodeName: n.id.Name, Containers: client, Leases: guarded{p.holder, func() error { return n.barred(p) }}, Network: agent.Kernel(p.net),
 		Logger: n.log, Metrics: agent.NewMetrics(n.reg),
 	})
 	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
@@ -189,6 +190,10 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	n.setParts(p)
 	n.setPhase("waiting for containerd")
 	n.log.Info("node is up", "node", n.id.Name, "id", n.id.ID.Short(), "subnet", p.subnet.Prefix)
+	if later {
+		g.Go(func() error { return n.keepClaiming(ctx, p) })
+	}
+	g.Go(func() error { return n.watchMembership(ctx, p) })
 	g.Go(func() error { return p.holder.Run(ctx) })
 	g.Go(func() error { return p.net.Run(ctx) })
 	g.Go(func() error { return p.routes.Run(ctx) })
@@ -234,44 +239,6 @@ func (n *Node) prepareKernel(ctx context.Context, p *parts) (err error) {
 	}
 	if err != nil {
 		return fmt.Errorf("adopt endpoints: %w", err)
-	}
-	return nil
-}
-
-// claim waits until the node is a member and holds a subnet, which it asks for
-// as often as it takes.
-func (n *Node) claim(ctx context.Context, p *parts) error {
-	env := ipam.Envelope{Commands: []ipam.Command{
-		n.member(),
-		ipam.ClaimSubnet{Node: n.id.ID, Network: ipam.DefaultNetwork},
-	}}
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		results, err := p.store.Propose(ctx, env)
-		if err == nil {
-			for _, r := range results {
-				if r.Err != nil {
-					return fmt.Errorf("join the cluster's plan: %w", r.Err)
-				}
-			}
-			break
-		}
-		n.log.Debug("subnet not confirmed yet", "err", err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-	}
-	p.store.View(func(s *ipam.State) {
-		p.network, _ = s.Network(ipam.DefaultNetwork)
-		for sub := range s.SubnetsOf(n.id.ID) {
-			if sub.Network == ipam.DefaultNetwork {
-				p.subnet = sub
-			}
-		}
-	})
-	if !p.subnet.Prefix.IsValid() {
-		return fmt.Errorf("claim subnet: %w", ipam.ErrSubnetNotFound)
 	}
 	return nil
 }

@@ -151,10 +151,14 @@ func (p *parts) generation() (g uint64) {
 	return g
 }
 
-// admit refuses nodes that were removed: their certificates are valid still.
+// admit refuses nodes that were removed, for their certificates are valid still, and
+// those of a life of the cluster that a restore or a recovery has ended.
 func (p *parts) admit(other peer.Peer) (err error) {
 	if p.store == nil {
 		return nil
+	}
+	if p.outdated(other) {
+		return fmt.Errorf("generation %d, the cluster is at %d: %w", other.Generation, p.generation(), peer.ErrGeneration)
 	}
 	p.store.View(func(s *ipam.State) {
 		if m, ok := s.Node(other.Node); ok && m.Removed {

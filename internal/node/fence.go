@@ -1,0 +1,242 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/peerapi"
+	"stellar.io/stellar/internal/peer"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore/holder"
+)
+
+var (
+	// errRemoved, errOutdated and errDrained are why a node binds no new address.
+	errRemoved  = errors.New("node was removed from the cluster")
+	errOutdated = errors.New("the cluster was restored or recovered without this node")
+	errDrained  = errors.New("node is draining (end it with `stellar node drain --off`)")
+)
+
+// membershipCheck is the name of status's check of it.
+const membershipCheck = "membership"
+
+const (
+	// askEvery is how often a node that hears no leader asks the others why.
+	askEvery = 2 * time.Second
+	// askTimeout bounds one round of asking.
+	askTimeout = 2 * time.Second
+	// silence is for how long a leader may be silent before that is asked.
+	silence = 3 * time.Second
+)
+
+// fence is what other nodes have told this one of its membership. The zero value is
+// that of a member.
+type fence struct {
+	mu  sync.Mutex // guards err
+	err error      // errRemoved, errOutdated or nil
+}
+
+func (f *fence) get() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// set notes err and reports whether that is new. A removal is for ever.
+func (f *fence) set(err error) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if errors.Is(f.err, errRemoved) || errors.Is(f.err, err) || f.err == nil && err == nil {
+		return false
+	}
+	f.err = err
+	return true
+}
+
+// guarded are the leases as the agent sees them: an owner that has an address keeps
+// it whatever happens, a new one gets none while barred says why not.
+type guarded struct {
+	*holder.Holder
+	barred func() error
+}
+
+// Bind implements agent.Leases.
+func (g guarded) Bind(ctx context.Context, r holder.BindRequest) (holder.Held, error) {
+	if _, has := g.Lookup(r.Owner); !has {
+		if err := g.barred(); err != nil {
+			return holder.Held{}, fmt.Errorf("no new address: %w", err)
+		}
+	}
+	return g.Holder.Bind(ctx, r)
+}
+
+// barred says why this node binds no new address, nil when it may.
+func (n *Node) barred(p *parts) error {
+	if err := n.cutOff(p); err != nil {
+		return err
+	}
+	return n.ownRecord(p)
+}
+
+// cutOff says why this node is no member of the cluster any more, nil while it is.
+func (n *Node) cutOff(p *parts) error {
+	if err := n.fence.get(); err != nil {
+		return err
+	}
+	if err := n.ownRecord(p); errors.Is(err, errRemoved) {
+		return err
+	}
+	if p.store.Stats().State == "removed" {
+		return errRemoved
+	}
+	return nil
+}
+
+// ownRecord is what the node's own replica says against new addresses.
+func (n *Node) ownRecord(p *parts) (err error) {
+	p.store.View(func(s *ipam.State) {
+		switch m, _ := s.Node(n.id.ID); {
+		case m.Removed:
+			err = errRemoved
+		case m.Draining:
+			err = errDrained
+		}
+	})
+	return err
+}
+
+// checkMembership says whether the node is a member in good standing.
+func (n *Node) checkMembership(p *parts, add addCheck) {
+	const name = membershipCheck
+	if err := n.cutOff(p); err != nil {
+		add(name, api.Err, err.Error()+": no new endpoints, running containers keep their networks; empty the data directory and join anew")
+		return
+	}
+	if p.holder != nil {
+		if _, err := p.holder.Status(); errors.Is(err, holder.ErrFenced) {
+			add(name, api.Err, err.Error()+": no new endpoints, running containers keep their networks")
+			return
+		}
+	}
+	if err := n.ownRecord(p); err != nil {
+		add(name, api.Warn, err.Error()+": no new endpoints")
+		return
+	}
+	var c ipam.Cluster
+	p.store.View(func(s *ipam.State) { c, _ = s.Cluster() })
+	if c.Reclaim {
+		add(name, api.Warn, fmt.Sprintf("generation %d: no subnet is handed out until `stellar cluster end-reclaim`", c.Generation))
+		return
+	}
+	add(name, api.OK, "")
+}
+
+// watchMembership asks the other nodes what this one is to them, whenever no leader
+// is heard: a node that was removed while it was away hears of it only so.
+func (n *Node) watchMembership(ctx context.Context, p *parts) error {
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if p.led() {
+				n.standing(nil)
+			} else {
+				n.ask(ctx, p)
+			}
+		}
+	}
+}
+
+// led reports whether a leader was heard lately.
+func (p *parts) led() bool {
+	s := p.store.Stats()
+	return s.State == "leader" || s.State == "follower" && s.Leader != "" && s.LastContact >= 0 && s.LastContact < silence
+}
+
+// standing notes what the cluster thinks of this node.
+func (n *Node) standing(err error) {
+	if !n.fence.set(err) || err == nil {
+		return
+	}
+	n.log.Error("fenced: no new endpoints, running containers keep their networks", "reason", err)
+	if p, _ := n.current(); p != nil {
+		p.agent.Record("fenced", n.id.Name, err.Error())
+	}
+}
+
+// ask asks all other nodes at once what this one is to them. What one of them says
+// for certain holds; silence says nothing.
+func (n *Node) ask(ctx context.Context, p *parts) {
+	if p.port == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	own := p.generation()
+	var tasks sync.WaitGroup
+	for id, address := range n.others(p) {
+		tasks.Go(func() {
+			s, err := p.client(id, address).WhoAmI(ctx)
+			if verdict := judge(s, err, own); verdict != nil {
+				n.standing(verdict)
+			}
+		})
+	}
+	tasks.Wait()
+}
+
+// judge reads another node's answer to WhoAmI; nil: it says nothing against us.
+func judge(s peerapi.Standing, err error, generation uint64) error {
+	switch {
+	case errors.Is(err, ipam.ErrNodeRemoved):
+		return errRemoved
+	case errors.Is(err, peer.ErrGeneration):
+		return errOutdated
+	case err != nil:
+		return nil
+	case s.Membership == peerapi.Removed:
+		return errRemoved
+	case s.Membership == peerapi.Unknown && s.Generation > generation && generation > 0:
+		return errOutdated
+	}
+	return nil
+}
+
+// others are the other nodes' addresses: the members that the replica knows, and
+// those of the Raft configuration, which is known before anything is applied.
+func (n *Node) others(p *parts) map[ipam.NodeID]string {
+	out := map[ipam.NodeID]string{}
+	for _, other := range p.store.Peers() {
+		out[other.ID] = other.Address
+	}
+	p.store.View(func(s *ipam.State) {
+		for m := range s.Nodes() {
+			if !m.Removed && m.Address != "" {
+				out[m.ID] = m.Address
+			}
+		}
+	})
+	delete(out, n.id.ID)
+	return out
+}
+
+// outdated reports whether another node belongs to a life of the cluster that a
+// restore or a recovery has ended. One that lags behind in Raft does not.
+func (p *parts) outdated(other peer.Peer) bool {
+	if !other.Inbound || other.Generation == 0 || other.Generation >= p.generation() {
+		return false
+	}
+	for _, member := range p.store.Peers() {
+		if member.ID == other.Node {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,199 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/peerapi"
+	"stellar.io/stellar/internal/peer"
+	"stellar.io/stellar/internal/pki"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore/holder"
+)
+
+// withHolder gives the parts the holder of the node's subnet.
+func (n *Node) withHolder(t *testing.T, p *parts) {
+	t.Helper()
+	if later, err := n.claim(t.Context(), p); later || err != nil {
+		t.Fatalf("claim: %v, %v", later, err)
+	}
+	h, err := holder.Open(holder.Config{
+		Node: n.id.ID, Subnet: p.subnet, Store: p.store, JournalPath: filepath.Join(n.opts.Config.DataDir, "journal"),
+		CommitWait: time.Second, CoolDown: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Adopt(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	p.holder = h
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+// membership returns the check of status.
+func (n *Node) membership(p *parts) (state api.CheckState, reason string) {
+	n.checkMembership(p, func(_ string, s api.CheckState, r string) { state, reason = s, r })
+	return state, reason
+}
+
+// TestFencedNodeBindsNothingNew: draining passes, removal does not; an owner that has
+// an address keeps it through both.
+func TestFencedNodeBindsNothingNew(t *testing.T) {
+	t.Parallel()
+	n := lone(t)
+	p, _ := n.runStore(t)
+	n.withHolder(t, p)
+	g := guarded{p.holder, func() error { return n.barred(p) }}
+	owner := func(id string) ipam.Owner {
+		return ipam.Owner{Kind: ipam.OwnerContainer, Namespace: "default", ID: id, Created: 1, Interface: "eth0"}
+	}
+	bind := func(id string) error {
+		_, err := g.Bind(t.Context(), holder.BindRequest{Owner: owner(id)})
+		return err
+	}
+	step := func(name string, check api.CheckState, text string, barred error) {
+		t.Helper()
+		if err := bind("old"); err != nil {
+			t.Errorf("%s: the old owner: %v", name, err)
+		}
+		if err := bind(name); !errors.Is(err, barred) {
+			t.Errorf("%s: a new owner: %v, want %v", name, err, barred)
+		}
+		if s, reason := n.membership(p); s != check || !strings.Contains(reason, text) {
+			t.Errorf("%s: membership is %s: %s", name, s, reason)
+		}
+	}
+	step("member", api.OK, "", nil)
+	p.mustPropose(t, ipam.DrainNode{Node: n.id.ID, Drain: true})
+	step("draining", api.Warn, "draining", errDrained)
+	p.mustPropose(t, ipam.DrainNode{Node: n.id.ID})
+	step("again", api.OK, "", nil)
+	p.mustPropose(t, ipam.RaiseGeneration{Generation: 2})
+	step("reclaiming", api.Warn, "end-reclaim", nil)
+	p.mustPropose(t, ipam.EndReclaim{})
+	n.fence.set(errOutdated)
+	step("outdated", api.Err, "without this node", errOutdated)
+	n.fence.set(nil)
+	p.mustPropose(t, ipam.RemoveNode{Node: n.id.ID, Force: true})
+	step("removed", api.Err, "removed", errRemoved)
+}
+
+// TestRemovedNodeGoesOn: its process starts again with the subnet that it remembers.
+func TestRemovedNodeGoesOn(t *testing.T) {
+	t.Parallel()
+	n := lone(t)
+	p, stop := n.runStore(t)
+	if later, err := n.claim(t.Context(), p); later || err != nil {
+		t.Fatalf("claim: %v, %v", later, err)
+	}
+	subnet := p.subnet
+	p.mustPropose(t, ipam.RemoveNode{Node: n.id.ID, Force: true, Dead: true})
+	stop()
+	again, err := New(n.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ = again.runStore(t)
+	n2 := again
+	n2.setParts(nil) // not up yet
+	later, err := n2.claim(t.Context(), p)
+	if err != nil || !later || p.subnet != subnet || p.network.Prefix != netip.MustParsePrefix("172.16.0.0/12") {
+		t.Fatalf("claim: %v, %v, %+v", later, err, p.subnet)
+	}
+	if err := n2.barred(p); !errors.Is(err, errRemoved) {
+		t.Errorf("barred: %v", err)
+	}
+	if err := n2.keepClaiming(t.Context(), p); err != nil { // ends, for it is in vain
+		t.Error(err)
+	}
+	report, err := n2.Status(t.Context())
+	if c, ok := report.Check(membershipCheck); err != nil || !ok || c.State != api.Err {
+		t.Errorf("status %+v, %v", report, err)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		standing peerapi.Standing
+		err      error
+		want     error
+	}{
+		{"member", peerapi.Standing{Membership: peerapi.Member, Generation: 2}, nil, nil},
+		{"member of a later generation, restored", peerapi.Standing{Membership: peerapi.Member, Generation: 3}, nil, nil},
+		{"removed", peerapi.Standing{Membership: peerapi.Removed}, nil, errRemoved},
+		{"refused as removed", peerapi.Standing{}, fmt.Errorf("dial: %w", ipam.ErrNodeRemoved), errRemoved},
+		{"refused as outdated", peerapi.Standing{}, fmt.Errorf("dial: %w", peer.ErrGeneration), errOutdated},
+		{"unknown to one that lags", peerapi.Standing{Membership: peerapi.Unknown, Generation: 2}, nil, nil},
+		{"unknown to a later generation", peerapi.Standing{Membership: peerapi.Unknown, Generation: 3}, nil, errOutdated},
+		{"no answer", peerapi.Standing{}, context.DeadlineExceeded, nil},
+	}
+	for _, tt := range tests {
+		if got := judge(tt.standing, tt.err, 2); !errors.Is(got, tt.want) || (got == nil) != (tt.want == nil) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestFenceIsForEver: nothing undoes a removal; a restore may take a node back.
+func TestFenceIsForEver(t *testing.T) {
+	t.Parallel()
+	var f fence
+	steps := []struct {
+		err   error
+		fresh bool
+		after error
+	}{
+		{nil, false, nil}, {errOutdated, true, errOutdated}, {errOutdated, false, errOutdated}, {nil, true, nil},
+		{errRemoved, true, errRemoved}, {nil, false, errRemoved}, {errOutdated, false, errRemoved},
+	}
+	for i, s := range steps {
+		if fresh := f.set(s.err); fresh != s.fresh || !errors.Is(f.get(), s.after) {
+			t.Errorf("step %d: %v, then %v", i, fresh, f.get())
+		}
+	}
+}
+
+// TestAdmission: a node of an ended life that Raft does not know is refused; one that
+// Raft knows only lags behind.
+func TestAdmission(t *testing.T) {
+	t.Parallel()
+	n := lone(t)
+	p, _ := n.runStore(t)
+	p.mustPropose(t, ipam.RaiseGeneration{Generation: 3})
+	stranger := ipam.NodeID("00000000000000000000000000000001")
+	tests := []struct {
+		name       string
+		node       ipam.NodeID
+		generation uint64
+		inbound    bool
+		want       error
+	}{
+		{"present generation", stranger, 3, true, nil},
+		{"joining, without a state", stranger, 0, true, nil},
+		{"ended life", stranger, 2, true, peer.ErrGeneration},
+		{"called by us", stranger, 2, false, nil},
+		{"member that lags", n.id.ID, 2, true, nil},
+	}
+	for _, tt := range tests {
+		other := peer.Peer{Identity: pki.Identity{Node: tt.node}, Generation: tt.generation, Inbound: tt.inbound}
+		if err := p.admit(other); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
