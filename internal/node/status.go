@@ -110,10 +110,15 @@ func (p *parts) checkNetwork(add addCheck) {
 			return
 		}
 	}
+	for _, c := range p.routes.Conditions() {
+		add("network", api.Warn, fmt.Sprintf("%s, %s: %s", c.Name, c.Subject, c.Reason))
+		return
+	}
 	add("network", api.OK, "")
 }
 
-// wants returns what this node's routes follow from.
+// wants returns what this node's routes follow from. The state is complete: a
+// commit of this node's own was applied before the routes began.
 func (p *parts) wants(id Identity, bridge string) func() routes.Wants {
 	return func() routes.Wants {
 		w := routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: id.Name, Complete: true}
@@ -126,10 +131,8 @@ func (p *parts) wants(id Identity, bridge string) func() routes.Wants {
 				if !ok || sub.Node == id.ID || sub.Network != ipam.DefaultNetwork || sub.State == ipam.SubnetFree {
 					continue
 				}
-				address, err := netip.ParseAddrPort(m.Address)
-				if err != nil {
-					continue
-				}
+				// A peer without a good address is shown as not adjacent.
+				address, _ := netip.ParseAddrPort(m.Address)
 				w.Peers = append(w.Peers, routes.Peer{Node: m.Name, Subnet: sub.Prefix, Address: address.Addr(), Quarantined: sub.State == ipam.Quarantined})
 			}
 		})
