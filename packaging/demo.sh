@@ -19,12 +19,12 @@ testbed=.cache/testbed # starts and ends a private containerd, makes images
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 # on NODE COMMAND...: as if typed on that machine.
-on() {
-  local node=$1
+on() { (
+  node=$1
   shift
-  STELLAR_ADDRESS=unix://$dir/$node/run/stellar.sock CONTAINERD_ADDRESS=$dir/$node/containerd/containerd.sock \
-    nsenter --net="/run/netns/$prefix-$node" -- "$@"
-}
+  export STELLAR_ADDRESS=unix://$dir/$node/run/stellar.sock CONTAINERD_ADDRESS=$dir/$node/containerd/containerd.sock
+  exec nsenter --net="/run/netns/$prefix-$node" -- "$@"
+); }
 
 # show NODE COMMAND...: on, with the command itself.
 show() {
@@ -229,6 +229,9 @@ esac
 case "${1:-}" in
   up) up ;;
   down) down; echo "demo: nothing is left" ;;
-  on) on "${@:2}" ;;
+  on)
+    [ $# -ge 3 ] || { echo "usage: $0 on a|b|c COMMAND..." >&2; exit 2; }
+    on "${@:2}"
+    ;;
   *) echo "usage: $0 up | down | on NODE COMMAND..." >&2; exit 2 ;;
 esac
