@@ -95,6 +95,9 @@ func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
 		n.log.Debug("subnet not confirmed yet", "err", err)
 		return h, err
 	}
+	// Committed and applied here: the state holds all that was committed before.
+	p.confirmed.Store(true)
+	p.applied(0, nil)
 	for _, r := range results {
 		if r.Err != nil {
 			return h, &refusal{r.Err}

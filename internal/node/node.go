@@ -69,6 +69,7 @@ type parts struct {
 	agent   *agent.Agent
 	routes  *routes.Manager
 
+	confirmed   atomic.Bool                    // the state has caught up since the start
 	routesReady atomic.Pointer[routes.Manager] // for the store's own goroutine
 }
 

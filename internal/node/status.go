@@ -117,11 +117,10 @@ func (p *parts) checkNetwork(add addCheck) {
 	add("network", api.OK, "")
 }
 
-// wants returns what this node's routes follow from. The state is complete: a
-// commit of this node's own was applied before the routes began.
+// wants returns what this node's routes follow from.
 func (p *parts) wants(id Identity, bridge string) func() routes.Wants {
 	return func() routes.Wants {
-		w := routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: id.Name, Complete: true}
+		w := routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: id.Name, Complete: p.confirmed.Load()}
 		if p.port != nil {
 			w.Address = p.port.Advertise().Addr()
 		}
