@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"stellar.io/stellar/internal/testx"
 )
 
 // TestClusterTokens: tokens that are over are refused, and so is a name that is
