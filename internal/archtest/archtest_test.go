@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -116,6 +117,24 @@ func TestImportMap(t *testing.T) {
 			if slices.Contains(pure[name], imp) {
 				t.Errorf("%s imports %s, but is pure", name, imp)
 			}
+		}
+	}
+}
+
+// TestDependenciesAreExplained: every direct requirement has its line in
+// docs/dependencies.md.
+func TestDependenciesAreExplained(t *testing.T) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Indirect .Main)}}{{.Path}}{{end}}", "all").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile("../../docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range strings.Fields(string(out)) {
+		if !strings.Contains(string(doc), path) {
+			t.Errorf("docs/dependencies.md does not say why %s is needed", path)
 		}
 	}
 }
