@@ -132,16 +132,17 @@ func (n *Node) keepClaiming(ctx context.Context, p *parts) error {
 		switch {
 		case err == nil && h.Subnet.SubnetKey == p.subnet.SubnetKey && h.Subnet.Epoch == p.subnet.Epoch:
 			n.log.Info("the cluster has confirmed the subnet", "subnet", p.subnet.Prefix)
+			p.routes.Changed()
 			return n.rememberSubnet(h)
 		case err == nil:
-			n.log.Error("the cluster has another subnet for this node: restart the agent when its containers have gone",
+			n.log.Warn("the cluster has another subnet for this node: restart the agent when its containers have gone",
 				"has", p.subnet.Prefix, "epoch", p.subnet.Epoch, "gets", h.Subnet.Prefix, "at", h.Subnet.Epoch)
 			return nil
 		case errors.Is(err, ipam.ErrNodeRemoved):
 			n.standing(errRemoved)
 			return nil
 		case refused(err):
-			n.log.Error("the subnet is not confirmed", "err", err)
+			n.log.Warn("the subnet is not confirmed", "err", err)
 			return nil
 		}
 	}

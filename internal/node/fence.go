@@ -147,7 +147,7 @@ func (n *Node) watchMembership(ctx context.Context, p *parts) error {
 		case <-tick.C:
 			if p.led() {
 				n.standing(nil)
-			} else {
+			} else if !errors.Is(n.fence.get(), errRemoved) {
 				n.ask(ctx, p)
 			}
 		}
@@ -165,7 +165,7 @@ func (n *Node) standing(err error) {
 	if !n.fence.set(err) || err == nil {
 		return
 	}
-	n.log.Error("fenced: no new endpoints, running containers keep their networks", "reason", err)
+	n.log.Warn("fenced: no new endpoints, running containers keep their networks", "reason", err)
 	if p, _ := n.current(); p != nil {
 		p.agent.Record("fenced", n.id.Name, err.Error())
 	}

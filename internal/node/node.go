@@ -225,7 +225,7 @@ func (n *Node) prepareKernel(ctx context.Context, p *parts) (err error) {
 		live = append(live, holder.Live{Addr: e.Addr, Owner: e.Owner})
 	}
 	p.holder, err = holder.Open(holder.Config{
-		Node: n.id.ID, Subnet: p.subnet, Store: p.store, Logger: n.log,
+		Node: n.id.ID, Subnet: p.subnet, Store: p.store, Logger: n.log, Cluster: p.clusterID(),
 		JournalPath: filepath.Join(n.opts.Config.DataDir, "journal"),
 		CommitWait:  n.opts.Config.CommitWait.Duration, CoolDown: n.opts.Config.CoolDown.Duration,
 	})

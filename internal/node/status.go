@@ -12,7 +12,14 @@ import (
 
 type addCheck func(name string, state api.CheckState, reason string)
 
+// clusterID is as the certificate says, for the replica of a node that nobody speaks
+// to any more may be empty.
 func (p *parts) clusterID() (id string) {
+	if p.tls != nil {
+		if own, ok := p.tls.Identity(); ok {
+			return own.Cluster
+		}
+	}
 	p.store.View(func(s *ipam.State) {
 		if c, ok := s.Cluster(); ok {
 			id = c.ID
