@@ -23,7 +23,9 @@ func TestFarBehind(t *testing.T) {
 	mustProposeAny(t, b, 300)
 	l := b.anyLeader()
 	waitIn(t, 5*time.Second, func() bool { return l.Stats().SnapshotIndex > 200 })
-	f.restart()
+	f.configure()
+	f.cfg.SnapshotThreshold = 1 << 20 // none of its own
+	f.start()
 	begin := time.Now()
 	b.waitLeader(f)
 	t.Logf("caught up by a snapshot in %s", time.Since(begin).Round(time.Millisecond))

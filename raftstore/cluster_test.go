@@ -308,6 +308,7 @@ func (b *bed) same() {
 	t := b.t
 	t.Helper()
 	l := b.anyLeader()
+	b.waitLeader(l)
 	b.retry(func() error {
 		index, sum, err := l.Hash(t.Context(), 0)
 		if err != nil {
