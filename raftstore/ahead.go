@@ -55,6 +55,7 @@ func (f *fsm) aheadAt() uint64 {
 const (
 	followPoll  = 50 * time.Millisecond  // how often a follower looks at its leader
 	followGrace = 150 * time.Millisecond // what a follower leaves to Raft before it fetches
+	followAsk   = 2 * time.Second        // how long the leader may take to say how far it is
 	followRetry = time.Second            // after a failure
 )
 
@@ -82,7 +83,7 @@ func (s *Store) follow(ctx context.Context, r *raft.Raft) {
 		case leader == "" || contact < 0 || contact > s.cfg.HeartbeatTimeout:
 			away = true
 		case away:
-			away = !s.catchUp(ctx, nodeID(leader), string(addr))
+			away = !s.catchUp(ctx, r, nodeID(leader), string(addr))
 			if away && !sleep(ctx, followRetry) {
 				return
 			}
@@ -91,16 +92,20 @@ func (s *Store) follow(ctx context.Context, r *raft.Raft) {
 }
 
 // catchUp reports whether View shows all that the leader had committed.
-func (s *Store) catchUp(ctx context.Context, leader ipam.NodeID, addr string) bool {
+func (s *Store) catchUp(ctx context.Context, r *raft.Raft, leader ipam.NodeID, addr string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if s.cfg.Forward != nil {
-		if index, err := s.leaderIndex(ctx, leader, addr); err == nil {
+		actx, acancel := context.WithTimeout(ctx, followAsk)
+		index, err := s.leaderIndex(actx, r, leader, addr)
+		acancel()
+		if err == nil {
 			wctx, wcancel := context.WithTimeout(ctx, followGrace)
-			defer wcancel()
-			if s.fsm.wait(wctx, index) == nil {
-				return true
-			}
+			err = s.fsm.wait(wctx, index)
+			wcancel()
+		}
+		if err == nil {
+			return true
 		}
 	} else if !sleep(ctx, followGrace) {
 		return false

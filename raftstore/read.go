@@ -39,7 +39,7 @@ func (s *Store) followRead(ctx context.Context, r *raft.Raft) error {
 	if leader == "" || s.cfg.Forward == nil || s.removed(r) {
 		return s.notLeader(r)
 	}
-	index, err := s.leaderIndex(ctx, nodeID(leader), string(addr))
+	index, err := s.leaderIndex(ctx, r, nodeID(leader), string(addr))
 	if err != nil {
 		return err
 	}
@@ -47,8 +47,8 @@ func (s *Store) followRead(ctx context.Context, r *raft.Raft) error {
 }
 
 // leaderIndex asks the leader up to where a linearizable read must see.
-func (s *Store) leaderIndex(ctx context.Context, leader ipam.NodeID, addr string) (uint64, error) {
-	answer, err := s.ask(ctx, leader, addr, request{kind: ForwardRead})
+func (s *Store) leaderIndex(ctx context.Context, r *raft.Raft, leader ipam.NodeID, addr string) (uint64, error) {
+	answer, err := s.ask(ctx, r, leader, addr, request{kind: ForwardRead})
 	if err != nil {
 		// It reads only: that the leader may have seen it changes nothing.
 		if errors.Is(err, ErrUnknownOutcome) {
