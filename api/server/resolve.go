@@ -58,6 +58,10 @@ func resolvePeer(all []api.RaftPeer, name string) (api.RaftPeer, error) {
 	return resolve(all, name, func(p api.RaftPeer) (string, string, bool) { return p.Node, p.ID, true })
 }
 
+// minIDPrefix is how much of an id stands for it: what `stellar node ls` and the
+// logs show. Less could be meant as a name, of a node that is no more, say.
+const minIDPrefix = 8
+
 // resolve takes an exact id before a living name before any name before the
 // beginning of an id.
 func resolve[T any](all []T, want string, of func(T) (name, id string, living bool)) (T, error) {
@@ -74,7 +78,7 @@ func resolve[T any](all []T, want string, of func(T) (name, id string, living bo
 			named = append(named, n)
 		case name == want:
 			gone = append(gone, n)
-		case strings.HasPrefix(id, want):
+		case len(want) >= minIDPrefix && strings.HasPrefix(id, want):
 			begins = append(begins, n)
 		}
 	}

@@ -61,7 +61,7 @@ func TestResolveEndpoint(t *testing.T) {
 func TestResolveNode(t *testing.T) {
 	t.Parallel()
 	all := []api.Node{
-		{Name: "alpha", ID: "00aa"}, {Name: "beta", ID: "00bb"}, {Name: "00", ID: "ffff"},
+		{Name: "alpha", ID: "00aa0000aa"}, {Name: "beta", ID: "00bb0000bb"}, {Name: "other", ID: "00bb0000cc"}, {Name: "00bb0000", ID: "ffff"},
 		{Name: "gone", ID: "1100", Status: api.NodeRemoved}, {Name: "again", ID: "2200", Status: api.NodeRemoved}, {Name: "again", ID: "2201"},
 		{Name: "twice", ID: "3300", Status: api.NodeRemoved}, {Name: "twice", ID: "3301", Status: api.NodeRemoved},
 	}
@@ -70,10 +70,12 @@ func TestResolveNode(t *testing.T) {
 		code     api.Code
 	}{
 		{"alpha", "alpha", ""},
-		{"00b", "beta", ""},
-		{"00bb", "beta", ""},
-		{"00", "00", ""}, // a name goes before the beginning of an id
-		{"0", "", api.CodeConflict},
+		{"00aa0000", "alpha", ""},
+		{"00bb0000b", "beta", ""},
+		{"00bb0000bb", "beta", ""},
+		{"00bb0000", "00bb0000", ""},   // a name goes before the beginning of an id
+		{"00aa", "", api.CodeNotFound}, // too short for an id: it may be the name of a node that is no more
+		{"0", "", api.CodeNotFound},
 		{"gamma", "", api.CodeNotFound},
 		{"gone", "gone", ""},
 		{"again", "again", ""},

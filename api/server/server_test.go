@@ -98,7 +98,7 @@ func TestEveryCall(t *testing.T) {
 	if ns, err := c.Nodes(ctx); err != nil || len(ns) != 1 || !ns[0].Self || ns[0].Endpoints != 1 {
 		t.Errorf("Nodes = %+v, %v", ns, err)
 	}
-	if n, err := c.Node(ctx, string(apitest.NodeID[:5])); err != nil || n.Name != apitest.NodeName {
+	if n, err := c.Node(ctx, string(apitest.NodeID[:8])); err != nil || n.Name != apitest.NodeName {
 		t.Errorf("Node = %+v, %v", n, err)
 	}
 	if rs, err := c.Routes(ctx); err != nil || len(rs) != 2 || rs[0].Destination.Bits() > rs[1].Destination.Bits() {

@@ -113,7 +113,7 @@ func (n *Node) EndReclaim(ctx context.Context) (uint64, error) {
 
 // LeaveCluster implements server.Membership.
 func (n *Node) LeaveCluster(ctx context.Context, force bool) (api.Removal, error) {
-	return n.RemoveNode(ctx, api.NodeRemoval{Node: string(n.id.ID), Force: force, Dead: force})
+	return n.RemoveNode(ctx, api.NodeRemoval{Node: string(n.id.ID), Force: force})
 }
 
 // DrainNode implements server.NodeAdmin.
@@ -183,6 +183,9 @@ func (p *parts) survives(id ipam.NodeID, force bool) error {
 		if other.State != "silent" {
 			answering++
 		}
+	}
+	if p.votes(id) && voters == 0 {
+		return api.Errorf(api.CodeConflict, "it is the last voter: without it nobody can decide").WithHint("promote another node first: stellar raft promote NAME")
 	}
 	if !force && answering < voters/2+1 {
 		return api.Errorf(api.CodeConflict, "without that node %d voters are left, of which %d answer: %d are needed", voters, answering, voters/2+1)

@@ -17,27 +17,41 @@ func (n *Node) Nodes(context.Context) ([]api.Node, error) {
 		return nil, err
 	}
 	stats := p.store.Stats()
+	silent := map[ipam.NodeID]bool{}
+	for _, other := range p.store.Peers() {
+		silent[other.ID] = other.State == api.RaftSilent
+	}
 	var out []api.Node
 	p.store.View(func(s *ipam.State) {
 		for m := range s.Nodes() {
-			if m.Removed {
-				continue
+			d := describeNode(s, m, m.ID == n.id.ID, stats.Leader == m.ID)
+			if m.Removed && !d.Subnet.IsValid() {
+				continue // a tombstone that nothing depends on
 			}
-			out = append(out, describeNode(s, m, m.ID == n.id.ID, stats.Leader == m.ID))
+			if silent[m.ID] && !m.Removed {
+				d.Status = api.NodeLost
+			}
+			out = append(out, d)
 		}
 	})
 	return out, nil
 }
 
 func describeNode(s *ipam.State, m ipam.Node, self, leader bool) api.Node {
-	d := api.Node{Name: m.Name, ID: string(m.ID), Address: m.Address, Version: m.Version, Self: self, Status: "ready", Role: m.Role.String()}
+	d := api.Node{Name: m.Name, ID: string(m.ID), Address: m.Address, Version: m.Version, Self: self, Status: api.NodeReady, Role: m.Role.String()}
 	if leader {
 		d.Role = "leader"
 	}
-	if m.Draining {
-		d.Status = "draining"
+	switch {
+	case m.Removed:
+		d.Status, d.Role = api.NodeRemoved, "-" // its subnet is in quarantine
+	case m.Draining:
+		d.Status = api.NodeDraining
 	}
-	for sub := range s.SubnetsOf(m.ID) {
+	for sub := range s.Subnets() {
+		if sub.Node != m.ID || sub.State == ipam.SubnetFree {
+			continue
+		}
 		d.Subnet, d.Epoch = sub.Prefix, sub.Epoch.String()
 		for l := range s.Leases(sub.SubnetKey) {
 			if l.State == ipam.Attached {

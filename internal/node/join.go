@@ -265,6 +265,7 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 		}
 	})
 	answer.Role, answer.Leader = role.String(), b.n.id.ID
+	answer.Reserved = b.p.reservedWith(answer.Subnet)
 	der, err := ca.Sign(r.CSR, pki.Identity{Cluster: ca.Cluster(), Node: r.Node, Name: r.Name, Role: role, Raft: true}, now, certLife)
 	if err != nil {
 		return peerapi.JoinAnswer{}, fmt.Errorf("sign: %w", err)
@@ -277,6 +278,23 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 		b.n.dropReplaced(ctx, b.p)
 	}
 	return answer, nil
+}
+
+// reservedWith returns the host ranges that were reserved by the entry that handed
+// the subnet out.
+func (p *parts) reservedWith(subnet netip.Prefix) (out []netip.Prefix) {
+	p.store.View(func(s *ipam.State) {
+		sub, ok := s.Subnet(ipam.SubnetKey{Network: ipam.DefaultNetwork, Prefix: subnet})
+		if !ok {
+			return
+		}
+		for r := range s.AllReservations() {
+			if r.Kind == ipam.ReservedOperator && r.Since == sub.Since {
+				out = append(out, r.Prefix)
+			}
+		}
+	})
+	return out
 }
 
 // dropReplaced takes tombstoned nodes out of Raft and off the port.
