@@ -60,10 +60,10 @@ func (s *Store) SnapshotSave(ctx context.Context, w io.Writer) (SnapshotInfo, er
 }
 
 func (s *Store) writeBackup(w io.Writer, term uint64) (SnapshotInfo, error) {
-	s.fsm.mu.RLock()
+	s.fsm.mu.Lock() // State.Snapshot writes
 	sn := s.fsm.state.Snapshot()
 	c, ok := s.fsm.state.Cluster()
-	s.fsm.mu.RUnlock()
+	s.fsm.mu.Unlock()
 	if !ok {
 		return SnapshotInfo{}, ipam.ErrNotInitialized
 	}

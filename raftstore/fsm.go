@@ -170,8 +170,8 @@ func (f *fsm) configAt() uint64 {
 // Snapshot takes O(1). It fails once the state has stopped: the snapshot would
 // claim entries that were not applied.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.mu.Lock() // State.Snapshot writes
+	defer f.mu.Unlock()
 	if f.failed != nil {
 		return nil, f.failed
 	}
