@@ -263,9 +263,8 @@ func (s *Store) shutdown(r *raft.Raft) error {
 	}
 }
 
-// View calls fn with the state. fn must be short, for it holds up Apply, must only read
-// (State.Snapshot writes: use SnapshotSave), and must
-// not keep the state. Before Run the state is empty; after a start it is complete
+// View calls fn with the state. fn must be short, for it holds up Apply, must only
+// read (State.Snapshot writes: use SnapshotSave), and must not keep the state. Before Run the state is empty; after a start it is complete
 // once WaitLeader has returned.
 func (s *Store) View(fn func(*ipam.State)) { s.fsm.view(fn) }
 
