@@ -161,15 +161,40 @@ const (
 // Endpoints returns what is known now, sorted by namespace and id.
 func (a *Agent) Endpoints() []Endpoint {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	out := make([]Endpoint, 0, len(a.records))
 	for _, r := range a.records {
 		if r.shown.State != "" {
 			out = append(out, r.shown)
 		}
 	}
+	a.mu.Unlock()
+	for i := range out {
+		a.judgeReplication(&out[i])
+	}
 	sortEndpoints(out)
 	return out
+}
+
+// reasonProvisional is shown while no leader has confirmed a lease.
+const reasonProvisional = "the lease is not replicated yet: no leader answers"
+
+// judgeReplication makes an endpoint provisional, or no more: a lease is
+// replicated, or held without a leader, without anybody looking at its container.
+func (a *Agent) judgeReplication(e *Endpoint) {
+	if e.State != StateAttached && e.State != StateProvisional {
+		return
+	}
+	held, ok := a.cfg.Leases.Lookup(e.Owner)
+	switch {
+	case !ok:
+	case held.Provisional:
+		e.State, e.Reason = StateProvisional, reasonProvisional
+	case e.State == StateProvisional:
+		e.State = StateAttached
+		if e.Reason == reasonProvisional {
+			e.Reason = ""
+		}
+	}
 }
 
 // Events returns the kept events from seq on, the next seq, and a channel that

@@ -81,7 +81,7 @@ func (j *job) showOutcome(f facts, p plan) {
 	case StateAttached:
 		held, ok := j.cfg.Leases.Lookup(j.owner)
 		if ok && held.Provisional {
-			e.State, e.Reason = StateProvisional, "the lease is not replicated yet: no leader answers"
+			e.State, e.Reason = StateProvisional, reasonProvisional
 		}
 		switch {
 		case j.refused != nil:
