@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -178,6 +179,15 @@ func TestJoinRefusals(t *testing.T) {
 	revoked := a.token()
 	a.cli("cluster", "token", "revoke", tokenID(t, a, "valid", 1))
 	_ = revoked
+	var taken net.Listener
+	if err := b.host.Do(func() (err error) {
+		taken, err = net.Listen("tcp", b.address())
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	refused("the port is in use", "address already in use", b, a, token)
+	taken.Close()
 	b.join(a, token)
 	refused("joined already", "already", b, a, a.token())
 	if out := a.cli("node", "ls"); strings.Count(out, "ready") != 2 {

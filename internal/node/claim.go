@@ -23,6 +23,8 @@ const (
 	claimPatience = 3 * time.Second
 	// claimPause bounds the pause between two claims.
 	claimPause = time.Second
+	// leaderPoll is how often a node that has no leader looks for one between two claims.
+	leaderPoll = 2 * time.Millisecond
 )
 
 // held is the subnet of this node and the network it lies in.
@@ -64,10 +66,29 @@ func (n *Node) claim(ctx context.Context, p *parts) (later bool, err error) {
 		case errors.Is(err, ipam.ErrReclaiming), errors.Is(err, ipam.ErrNoAvailableSubnets):
 			n.setPhase("waiting for a subnet: " + err.Error())
 		}
+		if err := p.rest(ctx, pause); err != nil {
+			return false, err
+		}
+	}
+}
+
+// rest returns after the pause between two claims; earlier when there was no leader
+// and one appears, and with the context's error when it ends.
+func (p *parts) rest(ctx context.Context, pause time.Duration) error {
+	end := time.Now().Add(pause)
+	led := p.store.Stats().Leader != ""
+	for {
+		left := time.Until(end)
+		if !led {
+			left = min(left, leaderPoll)
+		}
 		select {
 		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-time.After(pause):
+			return ctx.Err()
+		case <-time.After(left):
+		}
+		if !time.Now().Before(end) || !led && p.store.Stats().Leader != "" {
+			return nil
 		}
 	}
 }

@@ -39,6 +39,21 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 	if err := n.refuseForeignEndpoints(ctx); err != nil {
 		return api.Joined{}, err
 	}
+	at := n.listenAddress()
+	if !at.IsValid() {
+		return api.Joined{}, api.Errorf(api.CodeConflict, "this host has no address for other nodes").WithHint("start the agent with --listen IP:9640")
+	}
+	// The leader calls the moment it has admitted us: it must not find nobody there.
+	l, err := peer.Listen(ctx, at)
+	if err != nil {
+		return api.Joined{}, api.Errorf(api.CodeConflict, "%v", err).WithHint("end what uses the port, or start the agent with another --listen")
+	}
+	joined := false
+	defer func() {
+		if !joined {
+			l.Close()
+		}
+	}()
 	answer, tls, err := n.askToJoin(ctx, token, s)
 	if err != nil {
 		return api.Joined{}, err
@@ -56,6 +71,7 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 		return api.Joined{}, fmt.Errorf("join: %w", err)
 	}
 	n.log.Info("joined", "cluster", answer.Cluster, "subnet", answer.Subnet)
+	joined, n.listening = true, early{at, l}
 	close(n.initialized)
 	if err := n.awaitParts(ctx); err != nil {
 		return api.Joined{}, err
@@ -93,10 +109,6 @@ func (n *Node) askToJoin(ctx context.Context, token pki.Token, s api.JoinSpec) (
 	if err != nil {
 		return peerapi.JoinAnswer{}, nil, err
 	}
-	address := n.advertised()
-	if !address.IsValid() {
-		return peerapi.JoinAnswer{}, nil, api.Errorf(api.CodeConflict, "this host has no address for other nodes").WithHint("start the agent with --listen IP:9640")
-	}
 	csr, err := tls.Request(n.identity(token.Cluster, token.Role))
 	if err != nil {
 		return peerapi.JoinAnswer{}, nil, err
@@ -105,7 +117,7 @@ func (n *Node) askToJoin(ctx context.Context, token pki.Token, s api.JoinSpec) (
 	defer hc.CloseIdleConnections()
 	answer, err := peerapi.NewClient(hc, "https://"+s.Address, s.Address).Join(ctx, peerapi.JoinRequest{
 		TokenID: token.ID, Secret: [16]byte(token.Secret.Bytes()), CSR: csr, Node: n.id.ID, Name: n.id.Name, MachineID: n.id.Machine,
-		Address: address.String(), Version: n.opts.Version.Version, Mode: n.opts.Config.AttachMode(),
+		Address: n.advertised().String(), Version: n.opts.Version.Version, Mode: n.opts.Config.AttachMode(),
 		HostRanges: n.hostRanges(), Replace: s.Replace, Time: time.Now(),
 	})
 	return answer, tls, err

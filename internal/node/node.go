@@ -50,6 +50,7 @@ type Node struct {
 	server      *server.Server
 	initMu      sync.Mutex    // one makes the cluster
 	initialized chan struct{} // closed when the data directory has a cluster
+	listening   early         // of a node that has just joined
 	fence       fence
 
 	mu    sync.Mutex // guards what follows

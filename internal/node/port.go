@@ -133,10 +133,28 @@ func (n *Node) openPort(p *parts) (err error) {
 		return nil
 	}
 	p.port, err = peer.New(peer.Config{
-		Listen: listen, Advertise: n.opts.Config.Advertise, TLS: p.tls, Logger: n.log,
+		Listen: listen, Listener: n.listening.take(listen), Advertise: n.opts.Config.Advertise, TLS: p.tls, Logger: n.log,
 		Generation: p.generation, Admit: p.admit,
 	})
 	return err
+}
+
+// early is the socket of a port that is to come. The goroutine that joins puts it
+// there before it closes Node.initialized, the one that opens the port takes it after.
+type early struct {
+	at       netip.AddrPort
+	listener net.Listener // nil: none
+}
+
+// take returns the listener, if it is at the address, and gives it up.
+func (e *early) take(at netip.AddrPort) net.Listener {
+	l := e.listener
+	e.listener = nil
+	if l != nil && e.at != at { // the host's address has changed since
+		l.Close()
+		l = nil
+	}
+	return l
 }
 
 func (p *parts) generation() (g uint64) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 
@@ -30,6 +31,7 @@ type Peer struct {
 // Config of a Port. Zero values mean DefaultConfig's.
 type Config struct {
 	Listen    netip.AddrPort // port 0: any free one
+	Listener  net.Listener   // of Listen, by the function of that name; nil: New makes it. The Port closes it
 	Advertise netip.AddrPort // at which other nodes reach this one; zero: the one listened on
 	TLS       *pki.Store
 	Logger    *slog.Logger // nil: discard

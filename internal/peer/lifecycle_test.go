@@ -37,6 +37,49 @@ func TestCaller(t *testing.T) {
 	}
 }
 
+// TestListenEarly: who calls before there is a Port is served when there is one.
+func TestListenEarly(t *testing.T) {
+	t.Parallel()
+	ca := newCA(clusterA)
+	client := start(t, Config{TLS: newStore(t, ca, member(1))})
+	l := must(Listen(t.Context(), loopback))
+	type answer struct {
+		text string
+		err  error
+	}
+	answers := make(chan answer, 1)
+	called := make(chan struct{})
+	go func() {
+		close(called)
+		text, err := get(client.HTTPClient(member(0).Node), l.Addr().String())
+		answers <- answer{text, err}
+	}()
+	<-called
+	select {
+	case a := <-answers:
+		t.Fatalf("served by nobody: %+v", a)
+	case <-time.After(50 * time.Millisecond):
+	}
+	p := must(New(Config{Listen: loopback, Listener: l, TLS: newStore(t, ca, member(0))}))
+	serveAll(p)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	if a := <-answers; a.err != nil || a.text != "hello node-1" {
+		t.Errorf("%+v", a)
+	}
+	if p.Addr().String() != l.Addr().String() {
+		t.Errorf("the port says %s, its listener %s", p.Addr(), l.Addr())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is open: %v", err)
+	}
+}
+
 // TestDropNode closes what runs in both directions, and nothing of other nodes.
 func TestDropNode(t *testing.T) {
 	t.Parallel()

@@ -44,6 +44,15 @@ type Port struct {
 // gone. Raft keeps connections in a pool and does not ask.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 3 * time.Second, Count: 3}
 
+// Listen opens the socket of a port that is to come: others can connect, and are
+// served once a Port with this listener runs. A machine that joins has it before it
+// asks, so that a taken address is known before anything changes and nobody who hears
+// of the new node early is turned away.
+func Listen(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
+	return lc.Listen(ctx, "tcp", at.String())
+}
+
 // New opens the port, so that its address is known and a taken one is an error
 // here, but accepts nothing before Run. Close is for a Port that is never run.
 func New(cfg Config) (*Port, error) {
@@ -51,10 +60,12 @@ func New(cfg Config) (*Port, error) {
 		return nil, fmt.Errorf("peer: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
-	l, err := lc.Listen(context.Background(), "tcp", cfg.Listen.String())
-	if err != nil {
-		return nil, err
+	l := cfg.Listener
+	if l == nil {
+		var err error
+		if l, err = Listen(context.Background(), cfg.Listen); err != nil {
+			return nil, err
+		}
 	}
 	p := &Port{
 		cfg: cfg, listener: l, advertise: cfg.Advertise, done: make(chan struct{}),
