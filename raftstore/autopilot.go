@@ -18,6 +18,17 @@ type pilot struct {
 	ctx  context.Context // of this leadership: autopilot's interfaces have none
 	raft *raft.Raft
 	mu   sync.Mutex // one change at a time
+
+	// The library (v0.3.0) never moves ServerHealth.StableSince: it compares a new
+	// verdict with itself. So what has been well or unwell since when is kept here.
+	healthMu sync.Mutex // guards health
+	health   map[raft.ServerID]health
+}
+
+// health is the verdict on a member and when it became that.
+type health struct {
+	good  bool
+	since time.Time
 }
 
 // runPilot keeps the voters until ctx, this node's leadership, ends.
@@ -46,8 +57,22 @@ func (p *pilot) AutopilotConfig() *autopilot.Config {
 	}
 }
 
-// NotifyState implements autopilot.ApplicationIntegration.
-func (p *pilot) NotifyState(*autopilot.State) {}
+// NotifyState implements autopilot.ApplicationIntegration. It is called with every look
+// at the members, the first of them included.
+func (p *pilot) NotifyState(st *autopilot.State) {
+	now := time.Now()
+	p.healthMu.Lock()
+	defer p.healthMu.Unlock()
+	next := make(map[raft.ServerID]health, len(st.Servers))
+	for id, s := range st.Servers {
+		h, known := p.health[id]
+		if !known || h.good != s.Health.Healthy {
+			h = health{s.Health.Healthy, now}
+		}
+		next[id] = h
+	}
+	p.health = next
+}
 
 // FetchServerStats implements autopilot.ApplicationIntegration: what the leader
 // hears anyway.
@@ -107,11 +132,18 @@ func (p *pilot) IsPotentialVoter(autopilot.NodeType) bool { return true }
 func (p *pilot) CalculatePromotionsAndDemotions(_ *autopilot.Config, st *autopilot.State) autopilot.RaftChanges {
 	now := time.Now()
 	seats := make([]seat, 0, len(st.Servers))
+	p.healthMu.Lock()
+	known := p.health // replaced, never changed
+	p.healthMu.Unlock()
 	for id, s := range st.Servers {
+		h, ok := known[id]
+		if !ok {
+			h.since = now
+		}
 		seats = append(seats, seat{
 			id: id, voter: s.HasVotingRights(), leader: id == st.Leader,
 			eligible: p.s.cfg.Eligible == nil || p.s.cfg.Eligible(nodeID(id)),
-			healthy:  s.Health.Healthy, since: now.Sub(s.Health.StableSince),
+			healthy:  h.good, since: now.Sub(h.since),
 		})
 	}
 	v := planVoters(p.s.cfg.Voters, p.s.cfg.StabilizeTime, p.s.cfg.DeadTime, seats)

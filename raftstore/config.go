@@ -69,8 +69,13 @@ type Config struct {
 
 	// Voters is how many voters the leader keeps, as far as there are eligible nodes:
 	// 1, 3, 5 or 7; negative: it changes nothing by itself.
-	Voters        int
-	StabilizeTime time.Duration // a node votes after it has been well for so long
+	Voters int
+	// A node votes after it has been well for so long without a gap. Until the second
+	// and third do, the loss of the first stops the cluster, so it is short: four
+	// times what it takes to notice that a node does not answer, some thirty
+	// heartbeats. A promotion is refused besides unless the node answers and has
+	// caught up at that moment, and the majority of the new voters with it.
+	StabilizeTime time.Duration
 	DeadTime      time.Duration // a voter that was unwell for so long is replaced
 
 	// A snapshot is taken when SnapshotThreshold entries have come since the last,
@@ -104,7 +109,7 @@ func DefaultConfig() Config {
 		LockTimeout:        2 * time.Second,
 		TickEvery:          10 * time.Second,
 		Voters:             3,
-		StabilizeTime:      10 * time.Second,
+		StabilizeTime:      2 * time.Second,
 		DeadTime:           time.Minute,
 		SnapshotThreshold:  8192,
 		SnapshotInterval:   2 * time.Minute,

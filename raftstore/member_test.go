@@ -161,6 +161,60 @@ func TestLeave(t *testing.T) {
 	mustPropose(t, l.Store, tickEnvelope())
 }
 
+// TestUnsteadyNodeDoesNotVote: with the default times, a node that is away for a second
+// again and again does not vote, nor does the one that would be promoted with it. Once
+// it is steady, both do.
+func TestUnsteadyNodeDoesNotVote(t *testing.T) {
+	b := newBed(t, func(c *Config) { c.StabilizeTime, c.DeadTime = 0, 0 })
+	b.form(1, 1)
+	l := b.nodes[0]
+	b.join(1)
+	unsteady := b.join(2)
+	for range 3 {
+		b.f.isolate(unsteady.host, b.hosts(), true)
+		time.Sleep(time.Second)
+		b.f.isolate(unsteady.host, b.hosts(), false)
+		time.Sleep(time.Second)
+		if st := l.Stats(); st.Voters != 1 || st.Servers != 3 {
+			t.Fatalf("%d of %d vote", st.Voters, st.Servers)
+		}
+	}
+	began := time.Now()
+	waitIn(t, 15*time.Second, func() bool { return l.Stats().Voters == 3 })
+	t.Logf("promoted %s after the last gap", (time.Since(began) + time.Second).Round(time.Millisecond))
+}
+
+// TestShortSilenceKeepsVote: a voter that is away for less than DeadTime keeps its vote,
+// however long it was well before, and although another could take its place.
+func TestShortSilenceKeepsVote(t *testing.T) {
+	b := newBed(t, func(c *Config) { c.DeadTime = 4 * time.Second })
+	b.form(4, 3)
+	time.Sleep(4 * time.Second)
+	l := b.anyLeader()
+	votes := func(id ipam.NodeID) bool {
+		for _, p := range b.anyLeader().Peers() {
+			if p.ID == id {
+				return p.Voter
+			}
+		}
+		return false
+	}
+	var away *member1
+	for _, n := range b.nodes {
+		if n != l && votes(n.id) {
+			away = n
+		}
+	}
+	b.f.isolate(away.host, b.hosts(), true)
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if !votes(away.id) {
+			t.Fatalf("lost its vote after %s", 2*time.Second-time.Until(end))
+		}
+	}
+	b.f.isolate(away.host, b.hosts(), false)
+	b.waitLeader(away)
+}
+
 // TestReplaceVoters: a voter that should not vote changes places with another, also when
 // it leads; a dead one too, and comes back as a non-voter.
 func TestReplaceVoters(t *testing.T) {

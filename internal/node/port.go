@@ -296,7 +296,7 @@ func (n *Node) renew(ctx context.Context, p *parts, csr []byte) ([]byte, error) 
 }
 
 // caKeyEvery is how often a server that votes looks whether it lacks the CA's key.
-const caKeyEvery = 5 * time.Second
+const caKeyEvery = time.Second
 
 // keepCAKey fetches the CA's key once this node votes: it is handed over with
 // promotion, so that whoever leads can sign.
