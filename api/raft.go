@@ -94,7 +94,9 @@ type Restored struct {
 	Snapshot   SnapshotInfo `json:"snapshot"`
 	Generation uint64       `json:"generation"` // the new one of the cluster
 	Index      uint64       `json:"index"`      // of the state after the restore
-	Backup     string       `json:"backup"`     // file on the leader with the state before it
+	// Backup is the file with the state before it, on the node that was asked; as
+	// NODE:FILE when that one passed the snapshot on to the leader.
+	Backup string `json:"backup"`
 }
 
 // Recovery is what an offline recovery found and did. Of the survivors of a

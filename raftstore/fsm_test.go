@@ -192,12 +192,16 @@ func TestHCLog(t *testing.T) {
 	h.Named("x").With("k", 1).Info("starting", "servers", hclog.Fmt("%d of %d", 1, 2), "odd")
 	h.Warn("failed to contact quorum of nodes, stepping down", "error", io.EOF)
 	h.Warn("failed to contact", "error", io.EOF) // the store says it once, in its own words
+	h.Error("failed to get log", "index", uint64(7), "error", raft.ErrLogNotFound) // the snapshot is sent instead
+	h.Error("failed to get log", "index", uint64(8), "error", io.EOF)
 	h.Error("broken")
 	h.StandardLogger(nil).Print("from std")
 	for _, want := range []string{
 		`level=DEBUG msg=starting component=raft k=1 servers="1 of 2"`,
 		`level=WARN msg="failed to contact quorum of nodes, stepping down" component=raft error=EOF`,
 		`level=DEBUG msg="failed to contact" component=raft error=EOF`,
+		`level=DEBUG msg="failed to get log" component=raft index=7 error="log not found"`,
+		`level=ERROR msg="failed to get log" component=raft index=8 error=EOF`,
 		`level=ERROR msg=broken`, `level=DEBUG msg="from std"`,
 	} {
 		if !strings.Contains(buf.String(), want) {

@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // hcLogger lets hashicorp/raft log through slog. What raft calls info is its
@@ -54,8 +56,24 @@ var routine = map[string]bool{
 	"clearing log suffix":                                                                                            true,
 }
 
-func (h *hcLogger) level(level hclog.Level, msg string) slog.Level {
-	if routine[msg] {
+// sendsSnapshot reports whether the library says only that a peer needs entries which
+// the log has no more: it then sends the snapshot instead. That is how every peer gets
+// a restored state, for a restore leaves a gap in the log on purpose; with any other
+// error the same message tells of a log that cannot be read.
+func sendsSnapshot(msg string, args []any) bool {
+	if msg != "failed to get log" {
+		return false
+	}
+	for _, a := range args {
+		if err, ok := a.(error); ok && errors.Is(err, raft.ErrLogNotFound) {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
+	if routine[msg] || sendsSnapshot(msg, args) {
 		return slog.LevelDebug
 	}
 	switch level {
@@ -69,7 +87,7 @@ func (h *hcLogger) level(level hclog.Level, msg string) slog.Level {
 
 // Log implements hclog.Logger.
 func (h *hcLogger) Log(level hclog.Level, msg string, args ...any) {
-	l := h.level(level, msg)
+	l := h.level(level, msg, args)
 	if !h.log.Enabled(context.Background(), l) {
 		return
 	}

@@ -72,7 +72,7 @@ var may = map[string][]string{
 	"internal/testx":         {"internal/nsx"},
 	"internal/testx/testbed": {"internal/testx"},
 	"internal/node": {
-		"agent", "api", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/peer", "internal/pki", "ipam", "netsetup",
+		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/peer", "internal/pki", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "routes",
 	},
 	"cmd/stellar": {"api", "api/client", "api/server", "internal/config", "internal/node", "ipam", "netsetup", "routes", "internal/atomicfile", "raftstore"},

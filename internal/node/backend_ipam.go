@@ -155,8 +155,8 @@ func owner(o ipam.Owner) *api.Owner {
 	return out
 }
 
-// Reserve implements server.Backend: single addresses of this node's subnet, and
-// whole subnets that nobody holds.
+// Reserve implements server.Backend: single addresses, which the holder of their
+// subnet reserves, and whole subnets that nobody holds.
 func (n *Node) Reserve(ctx context.Context, r api.Reservation) error {
 	p, err := n.ready()
 	if err != nil {
@@ -169,6 +169,11 @@ func (n *Node) Reserve(ctx context.Context, r api.Reservation) error {
 	if own {
 		return outcome(p.holder.Reserve(ctx, r.Prefix.Addr(), r.Reason))
 	}
+	if c, err := p.toHolder(ctx, r.Prefix); err != nil {
+		return err
+	} else if c != nil {
+		return c.Reserve(ctx, r)
+	}
 	return n.propose(ctx, p, ipam.ReserveAddress{Network: p.network.Name, Prefix: r.Prefix, Reason: r.Reason})
 }
 
@@ -177,12 +182,13 @@ func (n *Node) Reserve(ctx context.Context, r api.Reservation) error {
 func (p *parts) owns(block netip.Prefix) (bool, error) {
 	inside := p.subnet.Prefix.Bits() < block.Bits() && p.subnet.Prefix.Contains(block.Addr())
 	if inside && !block.IsSingleIP() {
-		return false, api.Errorf(api.CodeInvalid, "%s is a part of this node's subnet %s: name single addresses, or whole subnets that nobody holds", block, p.subnet.Prefix)
+		return false, partOfSubnet(block, p.subnet.Prefix, "this node's")
 	}
 	return inside, nil
 }
 
-// Release implements server.Backend.
+// Release implements server.Backend. An address of another node's subnet is for that
+// node to release: its journal, not the replica, says who has it.
 func (n *Node) Release(ctx context.Context, r api.Release) (string, error) {
 	p, err := n.ready()
 	if err != nil {
@@ -192,17 +198,29 @@ func (n *Node) Release(ctx context.Context, r api.Release) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !own && p.quarantined(r.Prefix) {
-		return "quarantine", n.propose(ctx, p, ipam.ReleaseSubnet{Network: p.network.Name, Prefix: r.Prefix})
-	}
 	if !own {
-		return "reservation", n.propose(ctx, p, ipam.UnreserveAddress{Network: p.network.Name, Prefix: r.Prefix})
+		return n.releaseElsewhere(ctx, p, r)
 	}
 	defer p.agent.AddressFreed()
 	if held, ok := p.holder.LookupAddr(r.Prefix.Addr()); ok {
 		return "lease", n.releaseLease(ctx, p, held.Owner, r)
 	}
 	return "reservation", outcome(p.holder.Unreserve(ctx, r.Prefix.Addr()))
+}
+
+// releaseElsewhere is Release of what is not an address of this node's subnet: the
+// holder of the address decides, or nobody holds it and the state does.
+func (n *Node) releaseElsewhere(ctx context.Context, p *parts, r api.Release) (string, error) {
+	c, err := p.toHolder(ctx, r.Prefix)
+	switch {
+	case err != nil:
+		return "", err
+	case c != nil:
+		return c.Release(ctx, r)
+	case p.quarantined(r.Prefix):
+		return "quarantine", n.propose(ctx, p, ipam.ReleaseSubnet{Network: p.network.Name, Prefix: r.Prefix})
+	}
+	return "reservation", n.propose(ctx, p, ipam.UnreserveAddress{Network: p.network.Name, Prefix: r.Prefix})
 }
 
 // quarantined reports whether block is a subnet whose holder was removed by force.

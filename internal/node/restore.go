@@ -12,15 +12,26 @@ import (
 
 // RestoreSnapshot implements server.Snapshots. The cluster goes on in a new
 // generation with what a backup cannot undo kept (ipam.State.ForRestore), and hands
-// out no subnet until the operator has ended the re-claim. Only the leader restores:
-// a follower says who that is.
+// out no subnet until the operator has ended the re-claim. Only the leader restores,
+// any other node passes the snapshot on to it as it comes.
 func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) (api.Restored, error) {
 	p, err := n.ready()
 	if err != nil {
 		return api.Restored{}, err
 	}
 	if s := p.store.Stats(); s.State != "leader" {
-		return api.Restored{}, p.notLeading(s.Leader)
+		if s.Leader == "" {
+			return api.Restored{}, p.notLeading("")
+		}
+		c, err := p.relay(ctx, s.Leader, s.LeaderAddress)
+		if err != nil {
+			return api.Restored{}, err
+		}
+		out, err := c.RestoreSnapshot(ctx, r)
+		if out.Backup != "" {
+			out.Backup = p.nameOf(s.Leader) + ":" + out.Backup
+		}
+		return out, err
 	}
 	var generation uint64
 	done, err := p.store.SnapshotRestore(ctx, r, raftstore.RestoreOptions{Merge: nextLife(&generation)})

@@ -1,0 +1,319 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"stellar.io/stellar/internal/testx"
+)
+
+// subnets returns who has each subnet that somebody has, as n's replica says.
+func (n *node) subnets() map[string]string {
+	n.t.Helper()
+	var list struct {
+		Items []struct{ Subnet, Node, State string }
+	}
+	if err := json.Unmarshal([]byte(n.cli("ipam", "ls", "-o", "json")), &list); err != nil {
+		n.t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, s := range list.Items {
+		if s.State != "free" {
+			out[s.Subnet] = s.Node + " " + s.State
+		}
+	}
+	return out
+}
+
+// leased waits until n's replica says that each address has its container.
+func (n *node) leased(eps ...endpoint) {
+	n.t.Helper()
+	for _, e := range eps {
+		n.eventually(quiet*2, e.Address+" is replicated as "+e.Container+"'s", func() error {
+			text, err := n.run("ipam", "show", e.Address, "-o", "json")
+			if err != nil {
+				return err
+			}
+			var a struct {
+				State       string
+				Provisional bool
+				Owner       struct{ Container string }
+			}
+			if err := json.Unmarshal([]byte(text), &a); err != nil {
+				return err
+			}
+			if a.Owner.Container != e.Container || a.State != "attached" && a.State != "bound" || a.Provisional {
+				return fmt.Errorf("%s", text)
+			}
+			return nil
+		})
+	}
+}
+
+// generation is the cluster's, as n knows it.
+func (n *node) generation() (g int) {
+	n.t.Helper()
+	var s struct{ Generation int }
+	if err := json.Unmarshal([]byte(n.cli("raft", "stats", "-o", "json")), &s); err != nil {
+		n.t.Fatal(err)
+	}
+	return s.Generation
+}
+
+// TestClusterRestore: a backup is restored after more leases and another node have
+// come. No subnet has two holders, what runs keeps its lease, nothing is handed out
+// before the end of the re-claim, and then a join works.
+func TestClusterRestore(t *testing.T) {
+	lan := testx.NewLAN(t, 4)
+	var nodes []*node
+	for i := range 4 {
+		nodes = append(nodes, newNode(t, lan, i, nodeOptions{}))
+	}
+	a, b, c, d := nodes[0], nodes[1], nodes[2], nodes[3]
+	a.startAgent("--init")
+	a.cli("status", "--wait", "--timeout", "30s")
+	b.startAgent()
+	b.join(a, a.token())
+	eps := []endpoint{a.start(unique("before-a")), b.start(unique("before-b"))}
+	file := filepath.Join(t.TempDir(), "backup")
+	b.cli("raft", "snapshot", "save", file)
+
+	c.startAgent()
+	c.join(b, b.token())
+	eps = append(eps, a.start(unique("after-a")), b.start(unique("after-b")), c.start(unique("after-c")))
+	trio := nodes[:3]
+	awaitVoters(t, trio)
+	for _, n := range trio {
+		n.routed(trio...)
+		n.leased(eps...)
+	}
+	had := a.subnets()
+	lost := a.pinging(eps[0].Container, eps[4].Address)
+
+	// Any node takes the file; the leader restores it.
+	_, others := leaderIn(t, trio, a)
+	if out := others[0].cli("raft", "snapshot", "restore", "-y", file, "-o", "json"); !strings.Contains(out, `"generation": 2`) {
+		t.Errorf("restore: %s", out)
+	}
+	for _, n := range trio {
+		n.eventually(quiet, n.name+" is in the new generation", func() error {
+			if g := n.generation(); g != 2 {
+				return fmt.Errorf("generation %d", g)
+			}
+			return nil
+		})
+		if now := n.subnets(); fmt.Sprint(now) != fmt.Sprint(had) {
+			t.Errorf("%s: subnets %v, before the restore %v", n.name, now, had)
+		}
+		n.leased(eps...) // the holders' journals have what the backup has not
+		n.routed(trio...)
+	}
+	wantNoLoss(t, "restore", lost)
+	sameState(t, trio)
+
+	// A token of before the restore that the backup does not know is not honoured, and
+	// nothing is handed out.
+	d.startAgent()
+	token := b.token()
+	if out, err := d.tryJoin(b, token); err == nil || !strings.Contains(err.Error(), "end-reclaim") {
+		t.Errorf("join during the re-claim: %v %s", err, out)
+	}
+	if now := a.subnets(); fmt.Sprint(now) != fmt.Sprint(had) {
+		t.Errorf("subnets %v, before %v", now, had)
+	}
+	fresh := c.start(unique("reclaim")) // in a subnet that is held already
+	others[0].cli("cluster", "end-reclaim", "-y")
+	d.join(b, token)
+	for _, n := range nodes {
+		n.routed(nodes...)
+	}
+	now := a.subnets()
+	if now["172.16.12.0/22"] != "d held" || len(now) != 4 {
+		t.Errorf("subnets %v", now)
+	}
+	e := d.start(unique("new"))
+	for _, at := range nodes {
+		at.leased(append(eps, fresh, e)...)
+	}
+	a.reaches(eps[0].Container, e.Address)
+	sameState(t, nodes)
+}
+
+// TestRestoreRefusals: a snapshot that is not whole, not of this cluster, or of a
+// later version is refused on every node, and changes nothing.
+func TestRestoreRefusals(t *testing.T) {
+	lan := testx.NewLAN(t, 3)
+	a, b, x := newNode(t, lan, 0, nodeOptions{}), newNode(t, lan, 1, nodeOptions{}), newNode(t, lan, 2, nodeOptions{})
+	for _, n := range []*node{a, x} {
+		n.startAgent("--init")
+		n.cli("status", "--wait", "--timeout", "30s")
+	}
+	b.startAgent()
+	b.join(a, a.token())
+	dir := t.TempDir()
+	good, foreign := filepath.Join(dir, "good"), filepath.Join(dir, "foreign")
+	a.cli("raft", "snapshot", "save", good)
+	x.cli("raft", "snapshot", "save", foreign)
+	data, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	damaged := append([]byte(nil), data...)
+	damaged[len(damaged)/2] ^= 1
+	for _, tt := range []struct{ path, want string }{
+		{write("truncated", data[:len(data)-7]), "truncated"},
+		{write("empty", nil), "truncated"},
+		{write("damaged", damaged), "checksum"},
+		{write("text", []byte(strings.Repeat("no snapshot ", 20))), "not a stellar snapshot"},
+		{write("newer", newerFormat(data)), "newer"},
+		{foreign, "cluster"},
+	} {
+		for _, n := range []*node{a, b} {
+			out, err := n.run("raft", "snapshot", "restore", "-y", tt.path)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s on %s: %v %s; want %q", filepath.Base(tt.path), n.name, err, out, tt.want)
+			}
+		}
+	}
+	if g := a.generation(); g != 1 {
+		t.Errorf("generation %d", g)
+	}
+	sameState(t, []*node{a, b})
+}
+
+// newerFormat returns a snapshot file as a later version would write it: the version
+// is in bytes 8 to 11 of the header, which ends with its CRC-32C.
+func newerFormat(data []byte) []byte {
+	const end = 108
+	out := slices.Clone(data)
+	out[11] = 2
+	sum := crc32.Checksum(out[:end], crc32.MakeTable(crc32.Castagnoli))
+	copy(out[end:], []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	return out
+}
+
+// offline calls the CLI on n's host without an agent to speak to.
+func (n *node) offline(args ...string) (string, error) {
+	n.t.Helper()
+	args = append(args, "--data-dir", filepath.Join(n.dir, "data"), "--run-dir", filepath.Join(n.dir, "run"), "--node-name", n.name)
+	return n.host.Output(binary, args...)
+}
+
+// TestClusterRecover: two of three nodes are gone for good. The third is recovered
+// offline, leads alone and keeps its leases; the others, back all the same, are
+// fenced; two new nodes join.
+func TestClusterRecover(t *testing.T) {
+	lan := testx.NewLAN(t, 5)
+	var nodes []*node
+	for i := range 5 {
+		nodes = append(nodes, newNode(t, lan, i, nodeOptions{}))
+	}
+	trio := nodes[:3]
+	a, b, c := nodes[0], nodes[1], nodes[2]
+	a.startAgent("--init")
+	a.cli("status", "--wait", "--timeout", "30s")
+	for _, n := range trio[1:] {
+		n.startAgent()
+		n.join(a, a.token())
+	}
+	awaitVoters(t, trio)
+	c.eventually(quiet, "c has the cluster's key", func() error {
+		_, err := os.Stat(filepath.Join(c.dir, "data", "tls", "ca.key"))
+		return err
+	})
+	eps := map[*node]endpoint{}
+	for _, n := range trio {
+		n.routed(trio...)
+		eps[n] = n.start(unique("run-" + n.name))
+	}
+	c.leased(eps[a], eps[b], eps[c])
+
+	lost := c.pinging(eps[c].Container, eps[a].Address)
+	_ = a.stopAgent(syscall.SIGKILL)
+	_ = b.stopAgent(syscall.SIGKILL)
+	if out, err := c.offline("raft", "recover", "-y"); err == nil || !strings.Contains(err.Error(), "used by the agent") {
+		t.Errorf("beside the running agent: %v %s", err, out)
+	}
+	_ = c.stopAgent(syscall.SIGTERM)
+	if out, err := c.offline("raft", "recover", "--dry-run"); err != nil || !strings.Contains(out, "Voters:      3") {
+		t.Errorf("dry run: %v\n%s", err, out)
+	}
+	if out, err := c.offline("raft", "recover", "-y"); err != nil || !strings.Contains(out, "Recovered:   yes") {
+		t.Fatalf("recover: %v\n%s", err, out)
+	}
+	c.startAgent()
+	c.cli("status", "--wait", "--timeout", "30s")
+	if leader, _ := leaderIn(t, nodes, c); leader != c {
+		t.Errorf("%s leads", leader.name)
+	}
+	if g := c.generation(); g != 2 {
+		t.Errorf("generation %d", g)
+	}
+	if e := c.await(eps[c].Container, "attached"); e.Address != eps[c].Address {
+		t.Errorf("%+v, was %+v", e, eps[c])
+	}
+	c.leased(eps[a], eps[b], eps[c]) // those of the dead are not for others
+	wantNoLoss(t, "recovery", lost)
+	had := fmt.Sprint(c.subnets())
+
+	// Back after all: fenced, and nobody listens to them.
+	for _, n := range []*node{a, b} {
+		n.startAgent()
+	}
+	for _, n := range []*node{a, b} {
+		n.eventually(quiet, n.name+" knows that it is out", func() error {
+			out, _ := n.run("status")
+			if !strings.Contains(out, "membership") || !strings.Contains(out, "without this node") {
+				return errors.New(out)
+			}
+			return nil
+		})
+		id := unique("fenced")
+		n.runContainer(testx.Run{ID: id, Labels: networked()})
+		n.eventually(quiet, "nothing new on "+n.name, func() error {
+			if e := n.endpoints()["default/"+id]; e.Address != "" || !strings.Contains(e.Reason, "without this node") {
+				return fmt.Errorf("%+v", e)
+			}
+			return nil
+		})
+		n.reaches(eps[n].Container, eps[c].Address) // packets go on
+	}
+	if leader, _ := leaderIn(t, nodes, c); leader != c || c.generation() != 2 || fmt.Sprint(c.subnets()) != had {
+		t.Errorf("%s leads, generation %d, subnets %v, were %s", leader.name, c.generation(), c.subnets(), had)
+	}
+
+	for _, n := range []*node{a, b} {
+		_ = n.stopAgent(syscall.SIGKILL)
+		c.cli("node", "rm", "-y", "--force", n.name)
+	}
+	c.cli("cluster", "end-reclaim", "-y")
+	alive := []*node{c, nodes[3], nodes[4]}
+	for _, n := range alive[1:] {
+		n.startAgent()
+		n.join(c, c.token())
+	}
+	awaitVoters(t, alive)
+	for _, n := range alive {
+		n.routed(alive...)
+		n.start(unique("anew-" + n.name))
+	}
+	if s := c.subnets(); s["172.16.12.0/22"] != "d held" || s["172.16.16.0/22"] != "e held" {
+		t.Errorf("subnets %v", s)
+	}
+	sameState(t, alive)
+}
