@@ -191,7 +191,7 @@ func TestHCLog(t *testing.T) {
 	h := newHCLog(slog.New(slog.NewTextHandler(&buf, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	h.Named("x").With("k", 1).Info("starting", "servers", hclog.Fmt("%d of %d", 1, 2), "odd")
 	h.Warn("failed to contact quorum of nodes, stepping down", "error", io.EOF)
-	h.Warn("failed to contact", "error", io.EOF) // the store says it once, in its own words
+	h.Warn("failed to contact", "error", io.EOF)                                   // the store says it once, in its own words
 	h.Error("failed to get log", "index", uint64(7), "error", raft.ErrLogNotFound) // the snapshot is sent instead
 	h.Error("failed to get log", "index", uint64(8), "error", io.EOF)
 	h.Error("broken")

@@ -25,10 +25,11 @@ func (a *app) raftRecoverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "recover", Short: "Start a cluster anew from this node when its quorum is lost for good",
 		Long: "For a cluster whose voters are mostly gone and will not come back. Stop the agents, run\n" +
-			"`stellar raft recover --dry-run` on every node that is left and choose the one with the\n" +
-			"highest term and, of those, the highest index. Recovered, it is the only voter, in a new\n" +
-			"generation, and all other nodes are fenced: empty their data directories and let them\n" +
-			"join anew. Running containers keep their networks. The store is copied first.",
+			"`stellar raft recover --dry-run` on every node that is left and choose, of those that\n" +
+			"voted, the one with the highest term and, of those, the highest index. Recovered, it is\n" +
+			"the only voter, in a new generation, and all other nodes are fenced: empty their data\n" +
+			"directories and let them join anew. Running containers keep their networks. The store\n" +
+			"is copied first.",
 		Args: cobra.NoArgs,
 	}
 	c.add(cmd, "data-dir", "node-name", "listen", "advertise", "run-dir")

@@ -47,11 +47,11 @@ func (n *Node) claim(ctx context.Context, p *parts) (later bool, err error) {
 			p.network, p.subnet = h.Network, h.Subnet
 			return false, n.rememberSubnet(h)
 		case errors.Is(err, ipam.ErrNodeRemoved):
-			n.standing(errRemoved)
+			n.standing(p, errRemoved)
 		case refused(err):
 			return false, err
 		case time.Now().After(patience):
-			n.ask(ctx, p)
+			n.ask(ctx, p, n.others(p))
 		}
 		fenced := n.fence.get()
 		switch {
@@ -160,7 +160,7 @@ func (n *Node) keepClaiming(ctx context.Context, p *parts) error {
 				"has", p.subnet.Prefix, "epoch", p.subnet.Epoch, "gets", h.Subnet.Prefix, "at", h.Subnet.Epoch)
 			return nil
 		case errors.Is(err, ipam.ErrNodeRemoved):
-			n.standing(errRemoved)
+			n.standing(p, errRemoved)
 			return nil
 		case refused(err):
 			n.log.Warn("the subnet is not confirmed", "err", err)

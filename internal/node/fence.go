@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stellar.io/stellar/api"
@@ -135,8 +136,10 @@ func (n *Node) checkMembership(p *parts, add addCheck) {
 	add(name, api.OK, "")
 }
 
-// watchMembership asks the other nodes what this one is to them, whenever no leader
-// is heard: a node that was removed while it was away hears of it only so.
+// watchMembership asks the other nodes what this one is to them: all of them when no
+// leader is heard, for a node that was removed while it was away hears of it only so;
+// and, on the leader, those that do not answer Raft. Nodes that were left behind by a
+// recovery may be many enough to elect a leader among themselves.
 func (n *Node) watchMembership(ctx context.Context, p *parts) error {
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
@@ -145,51 +148,81 @@ func (n *Node) watchMembership(ctx context.Context, p *parts) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if p.led() {
-				n.standing(nil)
-			} else if !errors.Is(n.fence.get(), errRemoved) {
-				n.ask(ctx, p)
-			}
+			n.review(ctx, p)
 		}
 	}
 }
 
-// led reports whether a leader was heard lately.
-func (p *parts) led() bool {
+// review is one round of watchMembership.
+func (n *Node) review(ctx context.Context, p *parts) {
+	if errors.Is(n.fence.get(), errRemoved) {
+		return
+	}
+	led, leads := p.led()
+	if led && !leads {
+		n.standing(p, nil)
+		return
+	}
+	others := n.others(p)
+	if leads {
+		for _, other := range p.store.Peers() {
+			if other.State != api.RaftSilent {
+				delete(others, other.ID)
+			}
+		}
+	}
+	if !n.ask(ctx, p, others) && led {
+		n.standing(p, nil)
+	}
+}
+
+// led reports whether a leader was heard lately, and whether this node is it.
+func (p *parts) led() (led, leads bool) {
 	s := p.store.Stats()
-	return s.State == "leader" || s.State == "follower" && s.Leader != "" && s.LastContact >= 0 && s.LastContact < silence
+	leads = s.State == "leader"
+	return leads || s.State == "follower" && s.Leader != "" && s.LastContact >= 0 && s.LastContact < silence, leads
 }
 
 // standing notes what the cluster thinks of this node.
-func (n *Node) standing(err error) {
+func (n *Node) standing(p *parts, err error) {
 	if !n.fence.set(err) || err == nil {
 		return
 	}
 	n.log.Warn("fenced: no new endpoints, running containers keep their networks", "reason", err)
-	if p, _ := n.current(); p != nil {
+	if p.agent != nil {
 		p.agent.Record("fenced", n.id.Name, err.Error())
+	}
+	if p.port == nil {
+		return
+	}
+	for id := range n.others(p) { // what admit would not let in any more
+		p.port.DropNode(id)
 	}
 }
 
-// ask asks all other nodes at once what this one is to them. What one of them says
-// for certain holds; silence says nothing.
-func (n *Node) ask(ctx context.Context, p *parts) {
+// ask asks other nodes at once what this one is to them, and reports whether one has
+// said that it is no member. What one of them says for certain holds; silence says
+// nothing.
+func (n *Node) ask(ctx context.Context, p *parts, others map[ipam.NodeID]string) (against bool) {
 	if p.port == nil {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	own := p.generation()
 	var tasks sync.WaitGroup
-	for id, address := range n.others(p) {
+	var said atomic.Bool
+	for id, address := range others {
 		tasks.Go(func() {
 			s, err := p.client(id, address).WhoAmI(ctx)
 			if verdict := judge(s, err, own); verdict != nil {
-				n.standing(verdict)
+				said.Store(true)
+				n.standing(p, verdict)
 			}
 		})
 	}
 	tasks.Wait()
+	return said.Load()
 }
 
 // judge reads another node's answer to WhoAmI; nil: it says nothing against us.
@@ -227,16 +260,49 @@ func (n *Node) others(p *parts) map[ipam.NodeID]string {
 	return out
 }
 
+// admit refuses nodes that were removed, for their certificates are valid still, and
+// those of a life of the cluster that a restore or a recovery has ended. A node that
+// was itself left behind by one speaks Raft with nobody but those who may take it
+// back: with others that were left behind, it would go on as a second cluster.
+func (n *Node) admit(p *parts, other peer.Peer) error {
+	if err := n.fence.get(); errors.Is(err, errOutdated) && other.Protocol == peer.Raft && other.Generation <= p.generation() {
+		return err
+	}
+	return p.admit(other)
+}
+
+func (p *parts) admit(other peer.Peer) (err error) {
+	if p.store == nil {
+		return nil
+	}
+	if p.outdated(other) {
+		return fmt.Errorf("generation %d, the cluster is at %d: %w", other.Generation, p.generation(), peer.ErrGeneration)
+	}
+	p.store.View(func(s *ipam.State) {
+		if m, ok := s.Node(other.Node); ok && m.Removed {
+			err = fmt.Errorf("%s: %w", m.Name, ipam.ErrNodeRemoved)
+		}
+	})
+	return err
+}
+
 // outdated reports whether another node belongs to a life of the cluster that a
-// restore or a recovery has ended. One that lags behind in Raft does not.
+// restore or a recovery has ended. One that lags behind in Raft does not. Generation
+// 0 is a node that has not read its state yet: it may ask as one that has just joined,
+// but who calls for Raft, to have a vote or to lead, is known to Raft or of the past.
 func (p *parts) outdated(other peer.Peer) bool {
-	if !other.Inbound || other.Generation == 0 || other.Generation >= p.generation() {
+	if !other.Inbound || other.Generation >= p.generation() || other.Generation == 0 && other.Protocol != peer.Raft {
 		return false
 	}
+	return !p.inRaft(other.Node)
+}
+
+// inRaft reports whether a node belongs to Raft's configuration.
+func (p *parts) inRaft(id ipam.NodeID) bool {
 	for _, member := range p.store.Peers() {
-		if member.ID == other.Node {
-			return false
+		if member.ID == id {
+			return true
 		}
 	}
-	return true
+	return false
 }

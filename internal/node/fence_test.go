@@ -181,19 +181,28 @@ func TestAdmission(t *testing.T) {
 		name       string
 		node       ipam.NodeID
 		generation uint64
+		protocol   peer.Protocol
 		inbound    bool
 		want       error
+		fenced     error // when this node was itself left behind
 	}{
-		{"present generation", stranger, 3, true, nil},
-		{"joining, without a state", stranger, 0, true, nil},
-		{"ended life", stranger, 2, true, peer.ErrGeneration},
-		{"called by us", stranger, 2, false, nil},
-		{"member that lags", n.id.ID, 2, true, nil},
+		{"present generation", stranger, 3, peer.Raft, true, nil, errOutdated},
+		{"joining, without a state", stranger, 0, peer.API, true, nil, nil},
+		{"without a state, unknown, and calls for raft", stranger, 0, peer.Raft, true, peer.ErrGeneration, errOutdated},
+		{"member without a state", n.id.ID, 0, peer.Raft, true, nil, errOutdated},
+		{"ended life", stranger, 2, peer.API, true, peer.ErrGeneration, peer.ErrGeneration},
+		{"called by us", stranger, 2, peer.API, false, nil, nil},
+		{"called by us for raft", stranger, 3, peer.Raft, false, nil, errOutdated},
+		{"member that lags", n.id.ID, 2, peer.Raft, true, nil, errOutdated},
+		{"a later life takes it back", stranger, 4, peer.Raft, true, nil, nil},
 	}
 	for _, tt := range tests {
-		other := peer.Peer{Identity: pki.Identity{Node: tt.node}, Generation: tt.generation, Inbound: tt.inbound}
-		if err := p.admit(other); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
-			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		other := peer.Peer{Identity: pki.Identity{Node: tt.node}, Generation: tt.generation, Protocol: tt.protocol, Inbound: tt.inbound}
+		for verdict, want := range map[error]error{nil: tt.want, errOutdated: tt.fenced} {
+			n.fence.set(verdict)
+			if err := n.admit(p, other); !errors.Is(err, want) || (err == nil) != (want == nil) {
+				t.Errorf("%s, fence %v: %v, want %v", tt.name, verdict, err, want)
+			}
 		}
 	}
 }

@@ -161,8 +161,10 @@ func (b peerBackend) Announce(ctx context.Context, c peerapi.Caller, a peerapi.A
 	return b.n.propose(ctx, b.p, ipam.UpdateNode{Node: c.Node, Address: a.Address, Version: a.Version})
 }
 
-// WhoAmI implements peerapi.Members.
+// WhoAmI implements peerapi.Members. A node that the state has and Raft has not was
+// left behind by a recovery, or has not been entered yet: it is no member.
 func (b peerBackend) WhoAmI(_ context.Context, c peerapi.Caller) (out peerapi.Standing, _ error) {
+	listed := b.p.inRaft(c.Node)
 	b.p.store.View(func(s *ipam.State) {
 		out.Index, out.Membership = s.Index(), peerapi.Unknown
 		if cl, ok := s.Cluster(); ok {
@@ -172,7 +174,7 @@ func (b peerBackend) WhoAmI(_ context.Context, c peerapi.Caller) (out peerapi.St
 		switch {
 		case ok && m.Removed:
 			out.Membership = peerapi.Removed
-		case ok:
+		case ok && listed:
 			out.Membership, out.Draining = peerapi.Member, m.Draining
 		}
 		for sub := range s.SubnetsOf(c.Node) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,6 +148,14 @@ func TestRecoverRaisesTheGeneration(t *testing.T) {
 	_, stop := n.runStore(t)
 	stop()
 	opts := n.opts
+	for _, dryRun := range []bool{true, false} {
+		if r, err := Recover(t.Context(), opts, dryRun); api.CodeOf(err) != api.CodeConflict || !strings.Contains(err.Error(), "never voted") {
+			t.Errorf("without the CA's key: %+v, %v", r, err)
+		}
+	}
+	if err := n.makeCA("0123456789abcdef0123456789abcdef"); err != nil {
+		t.Fatal(err)
+	}
 	seen, err := Recover(t.Context(), opts, true)
 	if err != nil || seen.Done || seen.Generation != 1 || seen.Node != "a" || seen.Index == 0 || seen.Voters != 1 || seen.Backup != "" {
 		t.Fatalf("dry run: %+v, %v", seen, err)

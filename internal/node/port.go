@@ -134,7 +134,7 @@ func (n *Node) openPort(p *parts) (err error) {
 	}
 	p.port, err = peer.New(peer.Config{
 		Listen: listen, Listener: n.listening.take(listen), Advertise: n.opts.Config.Advertise, TLS: p.tls, Logger: n.log,
-		Generation: p.generation, Admit: p.admit,
+		Generation: p.generation, Admit: func(other peer.Peer) error { return n.admit(p, other) },
 	})
 	return err
 }
@@ -167,23 +167,6 @@ func (p *parts) generation() (g uint64) {
 		}
 	})
 	return g
-}
-
-// admit refuses nodes that were removed, for their certificates are valid still, and
-// those of a life of the cluster that a restore or a recovery has ended.
-func (p *parts) admit(other peer.Peer) (err error) {
-	if p.store == nil {
-		return nil
-	}
-	if p.outdated(other) {
-		return fmt.Errorf("generation %d, the cluster is at %d: %w", other.Generation, p.generation(), peer.ErrGeneration)
-	}
-	p.store.View(func(s *ipam.State) {
-		if m, ok := s.Node(other.Node); ok && m.Removed {
-			err = fmt.Errorf("%s: %w", m.Name, ipam.ErrNodeRemoved)
-		}
-	})
-	return err
 }
 
 // connect puts what needs the other nodes into the store's configuration.

@@ -8,15 +8,19 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/internal/peer"
+	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/raftstore"
 )
 
 // Recover makes the stopped node of the data directory, whose lock the caller holds,
 // the start of the cluster's next life: its one voter, in a new generation, in which
-// no subnet is handed out until the operator has ended the re-claim. dryRun only
-// looks. It may be killed and called again.
+// no subnet is handed out until the operator has ended the re-claim. It must have voted
+// before. dryRun only looks. It may be killed and called again.
 func Recover(ctx context.Context, opts Options, dryRun bool) (api.Recovery, error) {
 	n, err := stopped(opts)
+	if err == nil {
+		err = n.canLead()
+	}
 	if err != nil {
 		return api.Recovery{}, err
 	}
@@ -38,6 +42,22 @@ func Recover(ctx context.Context, opts Options, dryRun bool) (api.Recovery, erro
 	out := n.describeRecovery(done.Survivor)
 	out.Generation, out.Backup, out.Done = generation, done.Backup, true
 	return out, nil
+}
+
+// canLead refuses a node that never voted: without the CA's key it could lead, but
+// let nobody join and renew no certificate, not even its own.
+func (n *Node) canLead() error {
+	tls, err := n.openTLS()
+	if err != nil {
+		return recoverError(err)
+	}
+	switch _, err := tls.CA(); {
+	case errors.Is(err, pki.ErrNoCA):
+		return api.Errorf(api.CodeConflict, "node %s never voted: %w, and without it nobody could join", n.id.Name, err).
+			WithHint("recover a node that voted, or copy tls/ca.key from such a node's data directory, or from a backup of it, into this one's")
+	default:
+		return recoverError(err)
+	}
 }
 
 // stopped returns the node of a data directory that has one. Nothing is made.
