@@ -49,6 +49,9 @@ func TestClusterPartition(t *testing.T) {
 		heal := leader.cut(tt.hooks...)
 		took := others[0].committed(began, unique("majority"))
 		t.Logf("%s: %s cut off, a lease of %s committed after %s", tt.name, leader.name, others[0].name, took.Round(time.Millisecond))
+		if took > 4*time.Second { // not when the patience with a leader that never answers has ended
+			t.Errorf("%s: a lease committed after %s", tt.name, took)
+		}
 
 		// Who is alone attaches from its own subnet, and says that it is alone.
 		id := unique("alone")

@@ -141,6 +141,34 @@ func TestPartitions(t *testing.T) {
 	}
 }
 
+// TestAskedLeaderReplaced: a proposal to a leader that was cut off ends once another
+// leads, not when its caller's patience does, and the other takes it.
+func TestAskedLeaderReplaced(t *testing.T) {
+	b := newBed(t, nil)
+	b.form(3, 3)
+	l, f := b.anyLeader(), b.follower()
+	sub := b.subnet(f.Store, f.id)
+	env := ipam.Envelope{Request: ipam.RequestID{Node: f.id, Seq: 1}, Commands: []ipam.Command{bind(sub, 2, "waits")}}
+	b.f.isolate(l.host, b.hosts(), true)
+	began := time.Now()
+	_, err := f.Propose(within(t, 30*time.Second), env)
+	took := time.Since(began)
+	if !errors.Is(err, ErrUnknownOutcome) || took > 15*time.Second {
+		t.Errorf("after %s: %v", took, err)
+	}
+	t.Logf("given up %s after the leader was cut off: %v", took.Round(time.Millisecond), err)
+	b.retry(func() error {
+		results, err := f.Propose(within(t, 5*time.Second), env)
+		if err == nil {
+			err = results[0].Err
+		}
+		return err
+	})
+	b.f.isolate(l.host, b.hosts(), false)
+	b.waitLeader(l)
+	b.same()
+}
+
 // TestForwardExactlyOnce: nodes propose through leaders that come and go, try again
 // what has an unknown outcome under the same request id, and each lease is bound
 // exactly once.

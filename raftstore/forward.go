@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -35,6 +36,9 @@ func (s *Store) askOnly(ctx context.Context, leader ipam.NodeID, addr string, q 
 	case errors.Is(err, ErrNotSent):
 		return answerMsg{}, fmt.Errorf("%w: leader %s: %w", ErrNoLeader, leader.Short(), err)
 	case err != nil:
+		if errors.Is(context.Cause(ctx), errReplaced) {
+			err = errReplaced
+		}
 		return answerMsg{}, fmt.Errorf("%w: leader %s: %w", ErrUnknownOutcome, leader.Short(), err)
 	}
 	a, err := decodeAnswer(b)
@@ -65,7 +69,9 @@ func (s *Store) forwardProposal(ctx context.Context, r *raft.Raft, data []byte) 
 	}
 	answers := make(chan asked, 1)
 	go func() { // ends with ctx at the latest, as Config.Forward promises
-		a, err := s.askOnly(ctx, nodeID(leader), string(addr), request{kind: ForwardPropose, tag: t, envelope: data})
+		actx, acancel := whileLed(ctx, r, leader)
+		defer acancel()
+		a, err := s.askOnly(actx, nodeID(leader), string(addr), request{kind: ForwardPropose, tag: t, envelope: data})
 		answers <- asked{a.index, err}
 	}()
 	select {
@@ -87,6 +93,46 @@ func (s *Store) forwardProposal(ctx context.Context, r *raft.Raft, data []byte) 
 	default: // a snapshot brought it here, without its results
 		return nil, fmt.Errorf("%w: committed, its results came in a snapshot", ErrUnknownOutcome)
 	}
+}
+
+const (
+	// ledPoll is how often a question to a leader looks whether it still leads.
+	ledPoll = 50 * time.Millisecond
+	// ledGrace is how long a leader that was replaced may still answer: when it hands
+	// over in order, its answer comes a moment after its successor is known.
+	ledGrace = 2 * ledPoll
+)
+
+// errReplaced ends a question to a leader that was replaced.
+var errReplaced = errors.New("another node leads by now")
+
+// whileLed returns a context that also ends, with errReplaced, when this node knows of
+// another leader than the one that is asked: one that was cut off never answers, and
+// what it was asked can be asked of the other.
+func whileLed(ctx context.Context, r *raft.Raft, leader raft.ServerID) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() { // ends with the context
+		t := time.NewTicker(ledPoll)
+		defer t.Stop()
+		var since time.Time
+		for {
+			select {
+			case now := <-t.C:
+				switch _, other := r.LeaderWithID(); {
+				case other == "" || other == leader:
+					since = time.Time{}
+				case since.IsZero():
+					since = now
+				case now.Sub(since) >= ledGrace:
+					cancel(errReplaced)
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(context.Canceled) }
 }
 
 // newTag returns a tag that no other proposal has, of this process or any other.

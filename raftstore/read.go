@@ -48,6 +48,8 @@ func (s *Store) followRead(ctx context.Context, r *raft.Raft) error {
 
 // leaderIndex asks the leader up to where a linearizable read must see.
 func (s *Store) leaderIndex(ctx context.Context, r *raft.Raft, leader ipam.NodeID, addr string) (uint64, error) {
+	ctx, cancel := whileLed(ctx, r, raft.ServerID(leader))
+	defer cancel()
 	answer, err := s.ask(ctx, r, leader, addr, request{kind: ForwardRead})
 	if err != nil {
 		// It reads only: that the leader may have seen it changes nothing.

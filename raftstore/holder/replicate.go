@@ -10,11 +10,15 @@ import (
 	"time"
 
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/raftstore/journal"
 )
 
 // maxBatch bounds the commands of one envelope: the state remembers a result for each.
 const maxBatch = 128
+
+// leaderRetry bounds the pause of a replication that has found no leader.
+const leaderRetry = 200 * time.Millisecond
 
 // Run lets the replica follow the journal until ctx ends, and then closes the
 // holder. It compares all of both at each round, so nothing depends on what an
@@ -47,7 +51,11 @@ func (h *Holder) Run(ctx context.Context) error {
 			}
 			h.log.Log(ctx, level, "journal and replica differ, will be tried again", "subnet", h.cfg.Subnet.Prefix, "after", retry, "error", err)
 			next = min(next, retry+rand.N(retry/2+1))
-			retry = min(2*retry, h.cfg.RetryMax)
+			limit := h.cfg.RetryMax
+			if errors.Is(err, raftstore.ErrNoLeader) {
+				limit = min(limit, leaderRetry) // costs nobody anything, and there will be one any moment
+			}
+			retry = min(2*retry, limit)
 		}
 		timer.Reset(next)
 	}
