@@ -41,6 +41,10 @@ type Backend struct {
 	outOfRaft map[ipam.NodeID]bool
 	routes    []api.Route // besides the two that Routes always has
 	snapshot  []byte
+
+	containers  map[api.ContainerRef]api.Asked
+	attachments map[string]attachment
+	handedOut   int
 }
 
 // New returns a backend without a cluster. now nil means time.Now.
@@ -51,6 +55,7 @@ func New(now func() time.Time) *Backend {
 	return &Backend{
 		now: now, state: ipam.New(), changed: make(chan struct{}), broken: map[string][]string{}, fail: map[string]error{},
 		leader: NodeID, voters: map[ipam.NodeID]bool{NodeID: true}, lost: map[ipam.NodeID]bool{}, outOfRaft: map[ipam.NodeID]bool{},
+		containers: map[api.ContainerRef]api.Asked{}, attachments: map[string]attachment{},
 	}
 }
 

@@ -38,13 +38,14 @@ type Client struct {
 	// committed before.
 	linearizable bool
 
-	agent     stellarv1connect.AgentClient
-	cluster   stellarv1connect.ClusterClient
-	endpoints stellarv1connect.EndpointsClient
-	nodes     stellarv1connect.NodesClient
-	ipam      stellarv1connect.IpamClient
-	routes    stellarv1connect.RoutesClient
-	raft      stellarv1connect.RaftClient
+	agent       stellarv1connect.AgentClient
+	cluster     stellarv1connect.ClusterClient
+	endpoints   stellarv1connect.EndpointsClient
+	attachments stellarv1connect.AttachmentsClient
+	nodes       stellarv1connect.NodesClient
+	ipam        stellarv1connect.IpamClient
+	routes      stellarv1connect.RoutesClient
+	raft        stellarv1connect.RaftClient
 }
 
 // SocketPath returns the path in an address like unix:///run/stellar/stellar.sock;
@@ -83,14 +84,15 @@ func New(address string) (*Client, error) {
 func newClient(hc connect.HTTPClient, base string) *Client {
 	opts := []connect.ClientOption{connect.WithReadMaxBytes(maxResponse)}
 	return &Client{
-		close:     func() {},
-		agent:     stellarv1connect.NewAgentClient(hc, base, opts...),
-		cluster:   stellarv1connect.NewClusterClient(hc, base, opts...),
-		endpoints: stellarv1connect.NewEndpointsClient(hc, base, opts...),
-		nodes:     stellarv1connect.NewNodesClient(hc, base, opts...),
-		ipam:      stellarv1connect.NewIpamClient(hc, base, opts...),
-		routes:    stellarv1connect.NewRoutesClient(hc, base, opts...),
-		raft:      stellarv1connect.NewRaftClient(hc, base, opts...),
+		close:       func() {},
+		agent:       stellarv1connect.NewAgentClient(hc, base, opts...),
+		cluster:     stellarv1connect.NewClusterClient(hc, base, opts...),
+		endpoints:   stellarv1connect.NewEndpointsClient(hc, base, opts...),
+		attachments: stellarv1connect.NewAttachmentsClient(hc, base, opts...),
+		nodes:       stellarv1connect.NewNodesClient(hc, base, opts...),
+		ipam:        stellarv1connect.NewIpamClient(hc, base, opts...),
+		routes:      stellarv1connect.NewRoutesClient(hc, base, opts...),
+		raft:        stellarv1connect.NewRaftClient(hc, base, opts...),
 	}
 }
 

@@ -73,6 +73,17 @@ var rules = []Rule{
 	members(v1.EndpointsListProcedure),
 	members(v1.EndpointsInspectProcedure),
 	servers(v1.EndpointsRepairProcedure),
+	servers(v1.EndpointsAttachProcedure),
+	servers(v1.EndpointsDetachProcedure),
+
+	// What waits for a network is a process of this machine.
+	nobody(v1.AttachmentsAddProcedure),
+	nobody(v1.AttachmentsDelProcedure),
+	nobody(v1.AttachmentsCheckProcedure),
+	nobody(v1.AttachmentsReadyProcedure),
+	nobody(v1.AttachmentsCollectProcedure),
+	nobody(v1.AttachmentsAskedProcedure),
+	nobody(v1.AttachmentsAwaitProcedure),
 
 	members(v1.NodesListProcedure),
 	members(v1.NodesInspectProcedure),

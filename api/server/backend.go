@@ -19,6 +19,7 @@ import (
 type Backend interface {
 	Agent
 	Endpoints
+	Attachments
 	Cluster
 	Ipam
 }

@@ -98,6 +98,7 @@ func (s *Server) mux(opts ...connect.HandlerOption) *http.ServeMux {
 	mux.Handle(stellarv1connect.NewAgentHandler(agentHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewClusterHandler(clusterHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewEndpointsHandler(endpointsHandler{s}, opts...))
+	mux.Handle(stellarv1connect.NewAttachmentsHandler(attachmentsHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewNodesHandler(nodesHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewIpamHandler(ipamHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewRoutesHandler(routesHandler{s}, opts...))

@@ -297,6 +297,217 @@ func (x *EndpointsRepairResponse) GetRepaired() []string {
 	return nil
 }
 
+type EndpointsAttachRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An exact id or an unambiguous beginning of one.
+	Ref *EndpointRef `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// What is empty or 0 is left to the labels and the node.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Mac           string `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
+	Hostname      string `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Mtu           int32  `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointsAttachRequest) Reset() {
+	*x = EndpointsAttachRequest{}
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointsAttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointsAttachRequest) ProtoMessage() {}
+
+func (x *EndpointsAttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointsAttachRequest.ProtoReflect.Descriptor instead.
+func (*EndpointsAttachRequest) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *EndpointsAttachRequest) GetRef() *EndpointRef {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *EndpointsAttachRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *EndpointsAttachRequest) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *EndpointsAttachRequest) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *EndpointsAttachRequest) GetMtu() int32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+type EndpointsAttachResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint      *Endpoint              `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointsAttachResponse) Reset() {
+	*x = EndpointsAttachResponse{}
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointsAttachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointsAttachResponse) ProtoMessage() {}
+
+func (x *EndpointsAttachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointsAttachResponse.ProtoReflect.Descriptor instead.
+func (*EndpointsAttachResponse) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *EndpointsAttachResponse) GetEndpoint() *Endpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+type EndpointsDetachRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           *EndpointRef           `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointsDetachRequest) Reset() {
+	*x = EndpointsDetachRequest{}
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointsDetachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointsDetachRequest) ProtoMessage() {}
+
+func (x *EndpointsDetachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointsDetachRequest.ProtoReflect.Descriptor instead.
+func (*EndpointsDetachRequest) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *EndpointsDetachRequest) GetRef() *EndpointRef {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+type EndpointsDetachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was before.
+	Endpoint      *Endpoint `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointsDetachResponse) Reset() {
+	*x = EndpointsDetachResponse{}
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointsDetachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointsDetachResponse) ProtoMessage() {}
+
+func (x *EndpointsDetachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointsDetachResponse.ProtoReflect.Descriptor instead.
+func (*EndpointsDetachResponse) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *EndpointsDetachResponse) GetEndpoint() *Endpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
 // EndpointRef names an endpoint.
 type EndpointRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -311,7 +522,7 @@ type EndpointRef struct {
 
 func (x *EndpointRef) Reset() {
 	*x = EndpointRef{}
-	mi := &file_stellar_v1_endpoints_proto_msgTypes[6]
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +534,7 @@ func (x *EndpointRef) String() string {
 func (*EndpointRef) ProtoMessage() {}
 
 func (x *EndpointRef) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_endpoints_proto_msgTypes[6]
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +547,7 @@ func (x *EndpointRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointRef.ProtoReflect.Descriptor instead.
 func (*EndpointRef) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{6}
+	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EndpointRef) GetNamespace() string {
@@ -384,7 +595,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellar_v1_endpoints_proto_msgTypes[7]
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +607,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_endpoints_proto_msgTypes[7]
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +620,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{7}
+	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Endpoint) GetNamespace() string {
@@ -530,7 +741,7 @@ type EndpointDetail struct {
 
 func (x *EndpointDetail) Reset() {
 	*x = EndpointDetail{}
-	mi := &file_stellar_v1_endpoints_proto_msgTypes[8]
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +753,7 @@ func (x *EndpointDetail) String() string {
 func (*EndpointDetail) ProtoMessage() {}
 
 func (x *EndpointDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_endpoints_proto_msgTypes[8]
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +766,7 @@ func (x *EndpointDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointDetail.ProtoReflect.Descriptor instead.
 func (*EndpointDetail) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{8}
+	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EndpointDetail) GetEndpoint() *Endpoint {
@@ -673,7 +884,7 @@ type Phase struct {
 
 func (x *Phase) Reset() {
 	*x = Phase{}
-	mi := &file_stellar_v1_endpoints_proto_msgTypes[9]
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +896,7 @@ func (x *Phase) String() string {
 func (*Phase) ProtoMessage() {}
 
 func (x *Phase) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_endpoints_proto_msgTypes[9]
+	mi := &file_stellar_v1_endpoints_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +909,7 @@ func (x *Phase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Phase.ProtoReflect.Descriptor instead.
 func (*Phase) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{9}
+	return file_stellar_v1_endpoints_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Phase) GetName() string {
@@ -733,7 +944,19 @@ const file_stellar_v1_endpoints_proto_rawDesc = "" +
 	"\x03ref\x18\x01 \x01(\v2\x17.stellar.v1.EndpointRefR\x03ref\"g\n" +
 	"\x17EndpointsRepairResponse\x120\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x14.stellar.v1.EndpointR\bendpoint\x12\x1a\n" +
-	"\brepaired\x18\x02 \x03(\tR\brepaired\"a\n" +
+	"\brepaired\x18\x02 \x03(\tR\brepaired\"\x9d\x01\n" +
+	"\x16EndpointsAttachRequest\x12)\n" +
+	"\x03ref\x18\x01 \x01(\v2\x17.stellar.v1.EndpointRefR\x03ref\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\tR\x03mac\x12\x1a\n" +
+	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x10\n" +
+	"\x03mtu\x18\x05 \x01(\x05R\x03mtu\"K\n" +
+	"\x17EndpointsAttachResponse\x120\n" +
+	"\bendpoint\x18\x01 \x01(\v2\x14.stellar.v1.EndpointR\bendpoint\"C\n" +
+	"\x16EndpointsDetachRequest\x12)\n" +
+	"\x03ref\x18\x01 \x01(\v2\x17.stellar.v1.EndpointRefR\x03ref\"K\n" +
+	"\x17EndpointsDetachResponse\x120\n" +
+	"\bendpoint\x18\x01 \x01(\v2\x14.stellar.v1.EndpointR\bendpoint\"a\n" +
 	"\vEndpointRef\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x16\n" +
@@ -774,11 +997,13 @@ const file_stellar_v1_endpoints_proto_rawDesc = "" +
 	"\x06phases\x18\x0f \x03(\v2\x11.stellar.v1.PhaseR\x06phases\"R\n" +
 	"\x05Phase\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
-	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration2\x81\x02\n" +
+	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration2\xa7\x03\n" +
 	"\tEndpoints\x12K\n" +
 	"\x04List\x12 .stellar.v1.EndpointsListRequest\x1a!.stellar.v1.EndpointsListResponse\x12T\n" +
 	"\aInspect\x12#.stellar.v1.EndpointsInspectRequest\x1a$.stellar.v1.EndpointsInspectResponse\x12Q\n" +
-	"\x06Repair\x12\".stellar.v1.EndpointsRepairRequest\x1a#.stellar.v1.EndpointsRepairResponseB-Z+stellar.io/stellar/api/stellar/v1;stellarv1b\x06proto3"
+	"\x06Repair\x12\".stellar.v1.EndpointsRepairRequest\x1a#.stellar.v1.EndpointsRepairResponse\x12Q\n" +
+	"\x06Attach\x12\".stellar.v1.EndpointsAttachRequest\x1a#.stellar.v1.EndpointsAttachResponse\x12Q\n" +
+	"\x06Detach\x12\".stellar.v1.EndpointsDetachRequest\x1a#.stellar.v1.EndpointsDetachResponseB-Z+stellar.io/stellar/api/stellar/v1;stellarv1b\x06proto3"
 
 var (
 	file_stellar_v1_endpoints_proto_rawDescOnce sync.Once
@@ -792,7 +1017,7 @@ func file_stellar_v1_endpoints_proto_rawDescGZIP() []byte {
 	return file_stellar_v1_endpoints_proto_rawDescData
 }
 
-var file_stellar_v1_endpoints_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_stellar_v1_endpoints_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_stellar_v1_endpoints_proto_goTypes = []any{
 	(*EndpointsListRequest)(nil),     // 0: stellar.v1.EndpointsListRequest
 	(*EndpointsListResponse)(nil),    // 1: stellar.v1.EndpointsListResponse
@@ -800,35 +1025,47 @@ var file_stellar_v1_endpoints_proto_goTypes = []any{
 	(*EndpointsInspectResponse)(nil), // 3: stellar.v1.EndpointsInspectResponse
 	(*EndpointsRepairRequest)(nil),   // 4: stellar.v1.EndpointsRepairRequest
 	(*EndpointsRepairResponse)(nil),  // 5: stellar.v1.EndpointsRepairResponse
-	(*EndpointRef)(nil),              // 6: stellar.v1.EndpointRef
-	(*Endpoint)(nil),                 // 7: stellar.v1.Endpoint
-	(*EndpointDetail)(nil),           // 8: stellar.v1.EndpointDetail
-	(*Phase)(nil),                    // 9: stellar.v1.Phase
-	(*timestamppb.Timestamp)(nil),    // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 11: google.protobuf.Duration
+	(*EndpointsAttachRequest)(nil),   // 6: stellar.v1.EndpointsAttachRequest
+	(*EndpointsAttachResponse)(nil),  // 7: stellar.v1.EndpointsAttachResponse
+	(*EndpointsDetachRequest)(nil),   // 8: stellar.v1.EndpointsDetachRequest
+	(*EndpointsDetachResponse)(nil),  // 9: stellar.v1.EndpointsDetachResponse
+	(*EndpointRef)(nil),              // 10: stellar.v1.EndpointRef
+	(*Endpoint)(nil),                 // 11: stellar.v1.Endpoint
+	(*EndpointDetail)(nil),           // 12: stellar.v1.EndpointDetail
+	(*Phase)(nil),                    // 13: stellar.v1.Phase
+	(*timestamppb.Timestamp)(nil),    // 14: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 15: google.protobuf.Duration
 }
 var file_stellar_v1_endpoints_proto_depIdxs = []int32{
-	7,  // 0: stellar.v1.EndpointsListResponse.endpoints:type_name -> stellar.v1.Endpoint
-	6,  // 1: stellar.v1.EndpointsInspectRequest.ref:type_name -> stellar.v1.EndpointRef
-	8,  // 2: stellar.v1.EndpointsInspectResponse.endpoint:type_name -> stellar.v1.EndpointDetail
-	6,  // 3: stellar.v1.EndpointsRepairRequest.ref:type_name -> stellar.v1.EndpointRef
-	7,  // 4: stellar.v1.EndpointsRepairResponse.endpoint:type_name -> stellar.v1.Endpoint
-	10, // 5: stellar.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
-	7,  // 6: stellar.v1.EndpointDetail.endpoint:type_name -> stellar.v1.Endpoint
-	10, // 7: stellar.v1.EndpointDetail.created:type_name -> google.protobuf.Timestamp
-	9,  // 8: stellar.v1.EndpointDetail.phases:type_name -> stellar.v1.Phase
-	11, // 9: stellar.v1.Phase.duration:type_name -> google.protobuf.Duration
-	0,  // 10: stellar.v1.Endpoints.List:input_type -> stellar.v1.EndpointsListRequest
-	2,  // 11: stellar.v1.Endpoints.Inspect:input_type -> stellar.v1.EndpointsInspectRequest
-	4,  // 12: stellar.v1.Endpoints.Repair:input_type -> stellar.v1.EndpointsRepairRequest
-	1,  // 13: stellar.v1.Endpoints.List:output_type -> stellar.v1.EndpointsListResponse
-	3,  // 14: stellar.v1.Endpoints.Inspect:output_type -> stellar.v1.EndpointsInspectResponse
-	5,  // 15: stellar.v1.Endpoints.Repair:output_type -> stellar.v1.EndpointsRepairResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	11, // 0: stellar.v1.EndpointsListResponse.endpoints:type_name -> stellar.v1.Endpoint
+	10, // 1: stellar.v1.EndpointsInspectRequest.ref:type_name -> stellar.v1.EndpointRef
+	12, // 2: stellar.v1.EndpointsInspectResponse.endpoint:type_name -> stellar.v1.EndpointDetail
+	10, // 3: stellar.v1.EndpointsRepairRequest.ref:type_name -> stellar.v1.EndpointRef
+	11, // 4: stellar.v1.EndpointsRepairResponse.endpoint:type_name -> stellar.v1.Endpoint
+	10, // 5: stellar.v1.EndpointsAttachRequest.ref:type_name -> stellar.v1.EndpointRef
+	11, // 6: stellar.v1.EndpointsAttachResponse.endpoint:type_name -> stellar.v1.Endpoint
+	10, // 7: stellar.v1.EndpointsDetachRequest.ref:type_name -> stellar.v1.EndpointRef
+	11, // 8: stellar.v1.EndpointsDetachResponse.endpoint:type_name -> stellar.v1.Endpoint
+	14, // 9: stellar.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
+	11, // 10: stellar.v1.EndpointDetail.endpoint:type_name -> stellar.v1.Endpoint
+	14, // 11: stellar.v1.EndpointDetail.created:type_name -> google.protobuf.Timestamp
+	13, // 12: stellar.v1.EndpointDetail.phases:type_name -> stellar.v1.Phase
+	15, // 13: stellar.v1.Phase.duration:type_name -> google.protobuf.Duration
+	0,  // 14: stellar.v1.Endpoints.List:input_type -> stellar.v1.EndpointsListRequest
+	2,  // 15: stellar.v1.Endpoints.Inspect:input_type -> stellar.v1.EndpointsInspectRequest
+	4,  // 16: stellar.v1.Endpoints.Repair:input_type -> stellar.v1.EndpointsRepairRequest
+	6,  // 17: stellar.v1.Endpoints.Attach:input_type -> stellar.v1.EndpointsAttachRequest
+	8,  // 18: stellar.v1.Endpoints.Detach:input_type -> stellar.v1.EndpointsDetachRequest
+	1,  // 19: stellar.v1.Endpoints.List:output_type -> stellar.v1.EndpointsListResponse
+	3,  // 20: stellar.v1.Endpoints.Inspect:output_type -> stellar.v1.EndpointsInspectResponse
+	5,  // 21: stellar.v1.Endpoints.Repair:output_type -> stellar.v1.EndpointsRepairResponse
+	7,  // 22: stellar.v1.Endpoints.Attach:output_type -> stellar.v1.EndpointsAttachResponse
+	9,  // 23: stellar.v1.Endpoints.Detach:output_type -> stellar.v1.EndpointsDetachResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_stellar_v1_endpoints_proto_init() }
@@ -842,7 +1079,7 @@ func file_stellar_v1_endpoints_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_v1_endpoints_proto_rawDesc), len(file_stellar_v1_endpoints_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,10 @@ const (
 	EndpointsInspectProcedure = "/stellar.v1.Endpoints/Inspect"
 	// EndpointsRepairProcedure is the fully-qualified name of the Endpoints's Repair RPC.
 	EndpointsRepairProcedure = "/stellar.v1.Endpoints/Repair"
+	// EndpointsAttachProcedure is the fully-qualified name of the Endpoints's Attach RPC.
+	EndpointsAttachProcedure = "/stellar.v1.Endpoints/Attach"
+	// EndpointsDetachProcedure is the fully-qualified name of the Endpoints's Detach RPC.
+	EndpointsDetachProcedure = "/stellar.v1.Endpoints/Detach"
 )
 
 // EndpointsClient is a client for the stellar.v1.Endpoints service.
@@ -49,6 +53,13 @@ type EndpointsClient interface {
 	// Repair looks at the container now and converges, without waiting for the
 	// next event; it answers when the round is over.
 	Repair(context.Context, *v1.EndpointsRepairRequest) (*v1.EndpointsRepairResponse, error)
+	// Attach gives a container a network by hand, labelled or not, and answers when
+	// its endpoint is up, or bound when no task runs. It holds until Detach, or until
+	// the container is deleted.
+	Attach(context.Context, *v1.EndpointsAttachRequest) (*v1.EndpointsAttachResponse, error)
+	// Detach takes a container's network away, and its address. A label does not
+	// bring it back; Attach does.
+	Detach(context.Context, *v1.EndpointsDetachRequest) (*v1.EndpointsDetachResponse, error)
 }
 
 // NewEndpointsClient constructs a client for the stellar.v1.Endpoints service. By default, it uses
@@ -80,6 +91,18 @@ func NewEndpointsClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(endpointsMethods.ByName("Repair")),
 			connect.WithClientOptions(opts...),
 		),
+		attach: connect.NewClient[v1.EndpointsAttachRequest, v1.EndpointsAttachResponse](
+			httpClient,
+			baseURL+EndpointsAttachProcedure,
+			connect.WithSchema(endpointsMethods.ByName("Attach")),
+			connect.WithClientOptions(opts...),
+		),
+		detach: connect.NewClient[v1.EndpointsDetachRequest, v1.EndpointsDetachResponse](
+			httpClient,
+			baseURL+EndpointsDetachProcedure,
+			connect.WithSchema(endpointsMethods.ByName("Detach")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -88,6 +111,8 @@ type endpointsClient struct {
 	list    *connect.Client[v1.EndpointsListRequest, v1.EndpointsListResponse]
 	inspect *connect.Client[v1.EndpointsInspectRequest, v1.EndpointsInspectResponse]
 	repair  *connect.Client[v1.EndpointsRepairRequest, v1.EndpointsRepairResponse]
+	attach  *connect.Client[v1.EndpointsAttachRequest, v1.EndpointsAttachResponse]
+	detach  *connect.Client[v1.EndpointsDetachRequest, v1.EndpointsDetachResponse]
 }
 
 // List calls stellar.v1.Endpoints.List.
@@ -117,6 +142,24 @@ func (c *endpointsClient) Repair(ctx context.Context, req *v1.EndpointsRepairReq
 	return nil, err
 }
 
+// Attach calls stellar.v1.Endpoints.Attach.
+func (c *endpointsClient) Attach(ctx context.Context, req *v1.EndpointsAttachRequest) (*v1.EndpointsAttachResponse, error) {
+	response, err := c.attach.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Detach calls stellar.v1.Endpoints.Detach.
+func (c *endpointsClient) Detach(ctx context.Context, req *v1.EndpointsDetachRequest) (*v1.EndpointsDetachResponse, error) {
+	response, err := c.detach.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // EndpointsHandler is an implementation of the stellar.v1.Endpoints service.
 type EndpointsHandler interface {
 	List(context.Context, *v1.EndpointsListRequest) (*v1.EndpointsListResponse, error)
@@ -125,6 +168,13 @@ type EndpointsHandler interface {
 	// Repair looks at the container now and converges, without waiting for the
 	// next event; it answers when the round is over.
 	Repair(context.Context, *v1.EndpointsRepairRequest) (*v1.EndpointsRepairResponse, error)
+	// Attach gives a container a network by hand, labelled or not, and answers when
+	// its endpoint is up, or bound when no task runs. It holds until Detach, or until
+	// the container is deleted.
+	Attach(context.Context, *v1.EndpointsAttachRequest) (*v1.EndpointsAttachResponse, error)
+	// Detach takes a container's network away, and its address. A label does not
+	// bring it back; Attach does.
+	Detach(context.Context, *v1.EndpointsDetachRequest) (*v1.EndpointsDetachResponse, error)
 }
 
 // NewEndpointsHandler builds an HTTP handler from the service implementation. It returns the path
@@ -152,6 +202,18 @@ func NewEndpointsHandler(svc EndpointsHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(endpointsMethods.ByName("Repair")),
 		connect.WithHandlerOptions(opts...),
 	)
+	endpointsAttachHandler := connect.NewUnaryHandlerSimple(
+		EndpointsAttachProcedure,
+		svc.Attach,
+		connect.WithSchema(endpointsMethods.ByName("Attach")),
+		connect.WithHandlerOptions(opts...),
+	)
+	endpointsDetachHandler := connect.NewUnaryHandlerSimple(
+		EndpointsDetachProcedure,
+		svc.Detach,
+		connect.WithSchema(endpointsMethods.ByName("Detach")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/stellar.v1.Endpoints/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case EndpointsListProcedure:
@@ -160,6 +222,10 @@ func NewEndpointsHandler(svc EndpointsHandler, opts ...connect.HandlerOption) (s
 			endpointsInspectHandler.ServeHTTP(w, r)
 		case EndpointsRepairProcedure:
 			endpointsRepairHandler.ServeHTTP(w, r)
+		case EndpointsAttachProcedure:
+			endpointsAttachHandler.ServeHTTP(w, r)
+		case EndpointsDetachProcedure:
+			endpointsDetachHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -179,4 +245,12 @@ func (UnimplementedEndpointsHandler) Inspect(context.Context, *v1.EndpointsInspe
 
 func (UnimplementedEndpointsHandler) Repair(context.Context, *v1.EndpointsRepairRequest) (*v1.EndpointsRepairResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Endpoints.Repair is not implemented"))
+}
+
+func (UnimplementedEndpointsHandler) Attach(context.Context, *v1.EndpointsAttachRequest) (*v1.EndpointsAttachResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Endpoints.Attach is not implemented"))
+}
+
+func (UnimplementedEndpointsHandler) Detach(context.Context, *v1.EndpointsDetachRequest) (*v1.EndpointsDetachResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.v1.Endpoints.Detach is not implemented"))
 }
