@@ -14,6 +14,9 @@ import (
 // worker runs, and shows them. What nobody claims is let go on evidence, what
 // its container claims is taken up as it is.
 func (a *Agent) adopt(ctx context.Context) error {
+	if err := a.requests.load(); err != nil {
+		return fmt.Errorf("read what was asked for: %w", err)
+	}
 	endpoints, err := a.cfg.Network.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list endpoints: %w", err)
@@ -22,7 +25,9 @@ func (a *Agent) adopt(ctx context.Context) error {
 	inKernel := make(map[ipam.Owner]bool, len(endpoints))
 	for _, e := range endpoints {
 		inKernel[e.Owner] = true
-		a.adopted[e.Owner] = true
+		if !ownerless(e.Owner) {
+			a.adopted[e.Owner] = true
+		}
 		a.adoptOwner(e.Owner, &e)
 	}
 	for _, h := range a.cfg.Leases.All() {
@@ -34,8 +39,9 @@ func (a *Agent) adopt(ctx context.Context) error {
 }
 
 func (a *Agent) adoptOwner(o ipam.Owner, e *netsetup.Endpoint) {
-	if o.Kind != ipam.OwnerContainer {
-		return // its own client ends it
+	if ownerless(o) {
+		a.adoptOwnerless(o, e)
+		return
 	}
 	r := a.record(keyOf(o))
 	if r.owner != (ipam.Owner{}) {
@@ -70,6 +76,10 @@ const lostPause = 10 * time.Second
 // Lost has a container looked at whose endpoint vanished from the kernel. That
 // happens with every task that ends; otherwise the endpoint is made anew.
 func (a *Agent) Lost(o ipam.Owner, what string) {
+	if ownerless(o) {
+		a.loseAttachment(o)
+		return
+	}
 	key := keyOf(o)
 	a.mu.Lock()
 	r := a.records[key]

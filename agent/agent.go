@@ -49,6 +49,11 @@ type Config struct {
 	Network    Network
 	Logger     *slog.Logger // nil discards
 	Metrics    *Metrics     // nil measures nothing
+	Hold       Hold         // nil: programs are not held
+	// Dir keeps what was asked for by other means than labels; "": in memory only.
+	Dir string
+	// IgnoreNamespaces are containerd's that are somebody else's.
+	IgnoreNamespaces []string
 	// Workers bounds how many containers are worked on at once; 0 means 32.
 	Workers int
 }
@@ -58,22 +63,34 @@ type Config struct {
 // behind those.
 const defaultWorkers = 32
 
+// lostBacklog is how many vanished interfaces wait to be made again.
+const lostBacklog = 1024
+
 // Agent converges the containers of this node. Make it with New, run it with Run.
 type Agent struct {
 	cfg    Config
 	log    *slog.Logger
 	queue  *queue
 	events *eventLog
+	// requests are networks asked for by other means than labels. turns orders the
+	// calls about each.
+	requests *requests
+	turns    turns
+	adoption chan struct{}   // closed when what an earlier agent left is known
+	lost     chan ipam.Owner // interfaces of attachments without a container that have vanished
 
-	mu      sync.Mutex // guards what follows, never held over I/O
-	records map[events.Key]*record
-	hints   map[events.Key]hint
-	byNS    map[netsetup.NSID]events.Key // whose endpoint serves a namespace, or is being made there
-	adopted map[ipam.Owner]bool          // endpoints of before, in a namespace that is not known yet
-	settled chan struct{}                // closed when the keys of the first listing have been worked on
-	pending map[events.Key]bool          // those that have not; nil before the first listing
-	doubt   doubt
-	link    linkState
+	mu          sync.Mutex // guards what follows, never held over I/O
+	records     map[events.Key]*record
+	hints       map[events.Key]hint
+	awaited     map[events.Key]*awaited
+	passes      uint64                       // begun, over all containers
+	attachments map[ipam.Owner]*attachment   // those without a container
+	byNS        map[netsetup.NSID]events.Key // whose endpoint serves a namespace, or is being made there
+	adopted     map[ipam.Owner]bool          // endpoints of before, in a namespace that is not known yet
+	settled     chan struct{}                // closed when the keys of the first listing have been worked on
+	pending     map[events.Key]bool          // those that have not; nil before the first listing
+	doubt       doubt
+	link        linkState
 
 	watchers sync.WaitGroup // one for each attached process
 }
@@ -95,6 +112,8 @@ func New(cfg Config) *Agent {
 	return &Agent{
 		cfg: cfg, log: cfg.Logger, queue: newQueue(), events: newEventLog(),
 		records: map[events.Key]*record{}, hints: map[events.Key]hint{},
+		requests: newRequests(cfg.Dir), adoption: make(chan struct{}), lost: make(chan ipam.Owner, lostBacklog),
+		awaited: map[events.Key]*awaited{}, attachments: map[ipam.Owner]*attachment{},
 		byNS: map[netsetup.NSID]events.Key{}, adopted: map[ipam.Owner]bool{}, settled: make(chan struct{}),
 	}
 }
@@ -105,6 +124,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.adopt(ctx); err != nil {
 		return err
 	}
+	close(a.adoption)
+	a.watchers.Go(func() { a.keepAttachments(ctx) })
 	a.queue.run(ctx, a.cfg.Workers, a.work)
 	a.watchers.Wait()
 	a.closeRecords()
@@ -150,6 +171,11 @@ type Phase struct {
 type Grade string
 
 const (
+	// GradeSync: the client waited for the endpoint before it started the program.
+	GradeSync Grade = "sync"
+	// GradeHeld: the program was kept from its first instruction until the endpoint
+	// was up.
+	GradeHeld Grade = "held"
 	// GradeEarly: the program had not been started when the endpoint was up.
 	GradeEarly Grade = "early"
 	// GradeLate: the program may have run before the endpoint was up.
@@ -166,6 +192,9 @@ func (a *Agent) Endpoints() []Endpoint {
 		if r.shown.State != "" {
 			out = append(out, r.shown)
 		}
+	}
+	for _, x := range a.attachments {
+		out = append(out, x.shown)
 	}
 	a.mu.Unlock()
 	for i := range out {
@@ -222,6 +251,9 @@ func (a *Agent) Containerd() (connected bool, since time.Time, err error) {
 func (a *Agent) Knows(o ipam.Owner) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if ownerless(o) {
+		return a.attachments[o] != nil
+	}
 	r := a.records[keyOf(o)]
 	return r != nil && r.owner == o && !r.created.IsZero()
 }

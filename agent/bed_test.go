@@ -30,6 +30,7 @@ type bed struct {
 	metrics *Metrics
 	reg     *prometheus.Registry
 	log     *bytes.Buffer
+	dir     string // of requests
 	stop    context.CancelFunc
 	ended   sync.WaitGroup
 }
@@ -102,7 +103,7 @@ func (b *bed) start() {
 	b.metrics = NewMetrics(b.reg)
 	b.a = New(Config{
 		NodeName: "n1", Containers: b.c, Leases: b.l, Network: b.k, Metrics: b.metrics,
-		Logger: log,
+		Logger: log, Dir: b.dir,
 	})
 	b.ended.Go(func() {
 		if err := b.a.Run(ctx); err != nil {

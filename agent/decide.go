@@ -62,6 +62,7 @@ type facts struct {
 	path     bool // the spec names the namespace by a path, so its owner may be another container
 	foreign  bool // the present task's namespace is served by another container's endpoint
 	moved    bool // another address is asked for than the lease has
+	down     bool // who asked for the network has taken it away, and may ask again
 	task     taskState
 	lease    bool
 	endpoint place
@@ -163,7 +164,17 @@ func decideRejected(f facts) plan {
 	return p
 }
 
+// reasonDown is shown of an endpoint that its CNI client has taken away.
+const reasonDown = "taken down by its CNI client"
+
 func decideWanted(f facts) plan {
+	if f.down {
+		p := plan{state: StateBound, reason: reasonDown}
+		if f.endpoint != placeNone {
+			p.steps = []step{stepDetach}
+		}
+		return p
+	}
 	switch f.task {
 	case taskUnknown:
 		return plan{backoff: true}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type fakeKernel struct {
 	attaches  atomic.Int64
 	open      int // handles that are not closed
 	broken    []string
+	paths     map[string]*fakeNS
 
 	// mayDetach judges the removal of a link from a namespace with processes.
 	mayDetach func(ipam.Owner, *fakeNS) bool
@@ -65,7 +67,7 @@ type fakeLink struct {
 }
 
 func newFakeKernel() *fakeKernel {
-	k := &fakeKernel{procs: map[int]*fakeProc{}, lastPID: 100, sparePIDs: 3, lastIno: 4026531840, links: map[ipam.Owner]*fakeLink{}}
+	k := &fakeKernel{procs: map[int]*fakeProc{}, lastPID: 100, sparePIDs: 3, lastIno: 4026531840, links: map[ipam.Owner]*fakeLink{}, paths: map[string]*fakeNS{}}
 	k.host = &fakeNS{id: netsetup.NSID{Dev: 4, Ino: 1}, fds: 1}
 	return k
 }
@@ -179,6 +181,32 @@ func (k *fakeKernel) OpenPID(pid int, before time.Time) (Process, error) {
 	p.ns.fds++
 	k.open++
 	return &fakeHandle{k: k, p: p, inNS: true, closed: make(chan struct{})}, nil
+}
+
+// OpenPath opens a namespace that pathOf has named.
+func (k *fakeKernel) OpenPath(path string) (Process, error) {
+	if err := k.failing("open"); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ns := k.paths[path]
+	switch ns {
+	case nil:
+		return nil, fmt.Errorf("open %s: %w", path, os.ErrNotExist)
+	case k.host:
+		return nil, netsetup.ErrHostNamespace
+	}
+	ns.fds++
+	k.open++
+	return &fakeHandle{k: k, p: &fakeProc{ns: ns, exited: make(chan struct{})}, inNS: true, closed: make(chan struct{})}, nil
+}
+
+// pin gives a namespace a path.
+func (k *fakeKernel) pin(path string, ns *fakeNS) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.paths[path] = ns
 }
 
 func (k *fakeKernel) Detach(_ context.Context, o ipam.Owner) error {

@@ -36,6 +36,9 @@ func (a *Agent) Hint(h events.Hint) {
 	case events.TaskCreate:
 		// A restored checkpoint announces pid 0: not a process. Its task is found by a look.
 		p.pid, p.created, p.received = int(h.PID), h.Time, h.Received
+		if p.pid != 0 && a.cfg.Hold != nil {
+			a.cfg.Hold.Second(h.Key, p.pid, h.Time)
+		}
 	case events.TaskExit, events.TaskDelete:
 		p.pid = 0
 	case events.ContainerDelete:
@@ -160,19 +163,23 @@ func (a *Agent) absence(since time.Time) time.Duration {
 	return max(0, a.doubt.pause()-time.Since(since))
 }
 
-// takeHint removes and returns what was hinted of key.
-func (a *Agent) takeHint(key events.Key) hint {
+// takeHint removes and returns what was hinted of key, and begins a pass.
+func (a *Agent) takeHint(key events.Key) (h hint, pass uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := a.hints[key]
+	h = a.hints[key]
 	delete(a.hints, key)
-	return h
+	a.passes++
+	return h, a.passes
 }
 
-// worked notes that key was worked on since the first listing.
-func (a *Agent) worked(key events.Key) {
+// worked ends a pass over key.
+func (a *Agent) worked(key events.Key, pass uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if r := a.records[key]; r != nil {
+		r.over(pass)
+	}
 	if len(a.pending) > 0 {
 		delete(a.pending, key)
 		a.settleLocked()

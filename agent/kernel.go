@@ -12,6 +12,8 @@ import (
 type Network interface {
 	// OpenPID opens a task's init process and its namespace, through the gate.
 	OpenPID(pid int, startedBefore time.Time) (Process, error)
+	// OpenPath opens a namespace without a process, through the gate.
+	OpenPath(path string) (Process, error)
 	// Detach removes the owner's endpoint and confirms that it is gone.
 	Detach(ctx context.Context, o ipam.Owner) error
 	List(ctx context.Context) ([]netsetup.Endpoint, error)
@@ -42,6 +44,14 @@ type kernel struct{ *netsetup.Network }
 
 func (k kernel) OpenPID(pid int, startedBefore time.Time) (Process, error) {
 	ns, err := k.Network.OpenPID(pid, startedBefore)
+	if err != nil {
+		return nil, err
+	}
+	return process{ns, k.Network}, nil
+}
+
+func (k kernel) OpenPath(path string) (Process, error) {
+	ns, err := k.Network.OpenPath(path)
 	if err != nil {
 		return nil, err
 	}

@@ -84,6 +84,9 @@ type Trust struct {
 	// Copies are the annotations that merely repeated a label when the container
 	// was first seen. They do not outlive the label.
 	Copies map[string]bool
+	// Asked is who has asked for the container's network by other means; "": nobody.
+	// What only the image says does not count then.
+	Asked string
 }
 
 // parseWish reads c's labels and annotations by the rules of the label
@@ -94,6 +97,10 @@ func parseWish(c *events.Container, t Trust) (*Wish, error) {
 	words, err := trustedWords(c, t)
 	if err != nil {
 		return nil, err
+	}
+	if t.Asked != "" {
+		maps.DeleteFunc(words, func(_ string, w word) bool { return w.fromImage })
+		words[labelNetwork] = word{value: "true", source: t.Asked}
 	}
 	network, asked := words[labelNetwork]
 	if !asked || network.value == "false" || network.value == "none" {

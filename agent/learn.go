@@ -22,7 +22,21 @@ func (j *job) judge(c *events.Container) {
 	if j.verdict.imageKnown {
 		c.ImageKnown, c.ImageLabels = true, j.verdict.imageLabels
 	}
-	wish, err := parseWish(c, Trust{Prior: j.verdict.prior, Copies: j.verdict.copies})
+	j.asked = j.request(c)
+	trust := Trust{Prior: j.verdict.prior, Copies: j.verdict.copies}
+	if j.asked != nil && !j.asked.off() {
+		trust.Asked = j.asked.Source
+	}
+	wish, err := parseWish(c, trust)
+	if wish != nil && trust.Asked != "" {
+		if refused := wish.demand(j.asked); refused != nil {
+			refused.strict = wish.Strict
+			wish, err = nil, refused
+		}
+	}
+	if j.asked.off() {
+		wish, err = nil, nil
+	}
 	j.wish, j.refused = wish, nil
 	j.path = c.NetNS == events.NetNSPath
 	if refused, ok := asRejection(err); ok {
@@ -67,7 +81,8 @@ func (j *job) learn(c *events.Container, seen time.Time) {
 	}
 	j.remember(j.record, c)
 	j.known = true
-	j.beside = c.CNI || j.crowded
+	// Where the network is ours by CNI, it is no network of somebody else.
+	j.beside = (c.CNI || j.crowded) && !j.byCNI()
 	owner := j.ownerOf(c)
 	if owner == j.owner {
 		return
@@ -76,6 +91,7 @@ func (j *job) learn(c *events.Container, seen time.Time) {
 		// The process that has the endpoint can be another container's than the
 		// owner's only if an event was taken for the owner's.
 		wrong := j.alive() && j.proc.PID() == livePID(c.Task) && j.owner.Created != owner.Created
+		wrong = wrong || j.elsewhere()
 		j.strays = append(j.strays, stray{owner: j.owner, endpoint: j.endpoint, wrong: wrong})
 	}
 	j.closeProc()
@@ -100,11 +116,20 @@ func (j *job) ownerOf(c *events.Container) ipam.Owner {
 	if j.owner.Created != owner.Created {
 		return owner
 	}
-	misplaced := j.crowded && j.owner.Interface == defaultIfname
+	misplaced := j.crowded && j.owner.Interface == defaultIfname || j.elsewhere()
 	if j.wish == nil || j.endpoint != nil && !misplaced && (j.path || !j.taskOver(c)) {
 		return j.owner
 	}
 	return owner
+}
+
+// byCNI reports whether a CNI client has asked for the container's network.
+func (j *job) byCNI() bool { return j.asked != nil && j.asked.Source == SourceCNI }
+
+// elsewhere reports whether a client that waits has asked for another interface
+// than the owner has: it gets that one now, not with the next task.
+func (j *job) elsewhere() bool {
+	return j.asked != nil && !j.asked.Down && j.asked.Ifname != "" && j.asked.Ifname != j.owner.Interface
 }
 
 // taskOver reports whether the task that the endpoint was made for is known to be over.

@@ -101,13 +101,19 @@ func (j *job) lookPresent(ctx context.Context, c *events.Container, seen time.Ti
 	f := facts{containerd: answerPresent, path: j.path, task: stateOf(c.Task), wanted: j.wish != nil, rejected: j.refused != nil}
 	_, f.lease = j.cfg.Leases.Lookup(j.owner)
 	f.moved = j.moved()
+	f.down = j.asked != nil && j.asked.Down
 	j.pid = livePID(c.Task)
+	before := j.pidSeen
+	if pid, since := j.waiting(j.key); pid != 0 && f.task == taskNone {
+		// A client waits in the middle of the task's creation.
+		f.task, j.pid, before = taskLive, pid, since
+	}
 	if f.task != taskLive || !f.wanted || f.rejected {
 		return f, j.lookAtEndpoint(ctx, &f)
 	}
 	// The kernel may know better: a process that has exited, and one that started
 	// after its number was first seen here, is not the task, whatever containerd says.
-	err := j.open(j.pidSeen)
+	err := j.open(before)
 	switch refused, isRefused := asRejection(err); {
 	case err == nil:
 		return f, j.place(ctx, &f)

@@ -20,6 +20,7 @@ type record struct {
 	known    bool         // a look has succeeded since the agent started
 	wish     *Wish        // nil: no network is asked for
 	refused  *RejectError // why what is asked for cannot be
+	asked    *Request     // by other means than labels; nil: not
 	bare     time.Time    // since when a strict container's task has run without its network
 	verdict  verdict
 	path     bool               // the spec names the namespace by a path
@@ -40,6 +41,8 @@ type record struct {
 	puzzled  bool      // the last pass ended in errLookAgain
 	strays   []stray   // earlier owners with this key that still hold something
 
+	ended     uint64        // the last pass that is over
+	changed   chan struct{} // closed when a pass is over; nil: nobody waits
 	owner     ipam.Owner
 	created   time.Time
 	labels    map[string]string
@@ -55,6 +58,10 @@ type record struct {
 func (a *Agent) record(key events.Key) *record {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.recordLocked(key)
+}
+
+func (a *Agent) recordLocked(key events.Key) *record {
 	r := a.records[key]
 	if r == nil {
 		r = &record{key: key}
@@ -70,12 +77,23 @@ func (a *Agent) forget(r *record) {
 	r.closeProc()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	r.over(r.ended)
 	if len(r.strays) == 0 {
 		delete(a.records, r.key)
 		return
 	}
 	next := record{key: r.key, owner: r.strays[0].owner, endpoint: r.strays[0].endpoint, strays: r.strays[1:], absent: r.absent, deleted: r.deleted}
 	*r = next
+}
+
+// over notes that a pass has ended, and tells those who wait for it. It is called
+// with the agent's lock held.
+func (r *record) over(pass uint64) {
+	r.ended = pass
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
 }
 
 // remember notes what containerd said of the container now.

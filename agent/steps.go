@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
@@ -23,7 +24,7 @@ func (j *job) do(ctx context.Context, s step) error {
 		return j.release(ctx, j.owner)
 	case stepForget:
 		j.forget(j.record)
-		return nil
+		return j.requests.drop(containerRequest(j.key))
 	}
 	panic(fmt.Sprintf("agent: unknown step %d", s))
 }
@@ -31,17 +32,22 @@ func (j *job) do(ctx context.Context, s step) error {
 func (j *job) bind(ctx context.Context) error {
 	_, err := j.cfg.Leases.Bind(ctx, holder.BindRequest{Owner: j.owner, Want: j.wish.IP, Hostname: j.wish.Hostname})
 	j.clock.lap("lease")
+	return bindError(err, j.wish.IP)
+}
+
+// bindError says what a failed bind means for its container.
+func bindError(err error, want netip.Addr) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, holder.ErrUnresolved):
 		// What its holder of before has given up is free in a moment.
 	case errors.Is(err, ipam.ErrOutOfSubnet):
-		return rejectf("address", "address %s is not in this node's subnet", j.wish.IP)
+		return rejectf("address", "address %s is not in this node's subnet", want)
 	case errors.Is(err, ipam.ErrAddressTaken):
-		return rejectf("address-taken", "address %s is taken", j.wish.IP)
+		return rejectf("address-taken", "address %s is taken", want)
 	case errors.Is(err, ipam.ErrAddressReserved):
-		return rejectf("address-reserved", "address %s is reserved", j.wish.IP)
+		return rejectf("address-reserved", "address %s is reserved", want)
 	case errors.Is(err, ipam.ErrNoAvailableIP):
 		return rejectf("subnet-full", "subnet full: no address is free")
 	}
@@ -62,6 +68,7 @@ func (j *job) attach(ctx context.Context) error {
 	if j.beside {
 		j.warning = "the container has a network of its own: no default route here"
 	}
+	j.grip()
 	j.clock.lap("prepare")
 	moving := j.endpoint != nil && j.nsid != j.ns.ID()
 	e, timing, err := j.attachBeside(ctx, spec)
@@ -96,18 +103,30 @@ func (j *job) attachBeside(ctx context.Context, spec netsetup.Spec) (netsetup.En
 		return e, timing, nil
 	case errors.Is(err, netsetup.ErrInterfaceExists):
 		return e, timing, j.crowd(ctx, spec)
-	case errors.Is(err, netsetup.ErrFull):
-		return e, timing, rejectf("node-full", "node full: %v", err)
-	case errors.Is(err, netsetup.ErrInvalid):
-		return e, timing, rejectf("address", "%v", err)
-	case errors.Is(err, netsetup.ErrRouteExists):
-		return e, timing, rejectf("route", "the container has a route of its own to the network")
 	case errors.Is(err, netsetup.ErrDefaultRouteExists) && spec.DefaultRoute:
-		j.warning = "the container has a default route of its own"
+		j.warning = reasonOwnDefault
 		spec.DefaultRoute = false
 		return j.attachBeside(ctx, spec)
 	}
-	return e, timing, fmt.Errorf("attach: %w", err)
+	return e, timing, attachError(err, spec.Ifname)
+}
+
+// reasonOwnDefault is the warning of an endpoint without the default route.
+const reasonOwnDefault = "the container has a default route of its own"
+
+// attachError says what a failed attach means for its container.
+func attachError(err error, ifname string) error {
+	switch {
+	case errors.Is(err, netsetup.ErrInterfaceExists):
+		return rejectf("interface", "interface %s exists in the container already", ifname)
+	case errors.Is(err, netsetup.ErrFull):
+		return rejectf("node-full", "node full: %v", err)
+	case errors.Is(err, netsetup.ErrInvalid):
+		return rejectf("address", "%v", err)
+	case errors.Is(err, netsetup.ErrRouteExists):
+		return rejectf("route", "the container has a route of its own to the network")
+	}
+	return fmt.Errorf("attach: %w", err)
 }
 
 // crowd finds out why the interface's name is taken: another container's
@@ -122,7 +141,7 @@ func (j *job) crowd(ctx context.Context, spec netsetup.Spec) error {
 	case spec.Ifname == defaultIfname && j.wish.Ifname == "":
 		j.crowded = true
 	default:
-		return rejectf("interface", "interface %s exists in the container already", spec.Ifname)
+		return attachError(netsetup.ErrInterfaceExists, spec.Ifname)
 	}
 	return errLookAgain
 }
@@ -131,7 +150,12 @@ func (j *job) crowd(ctx context.Context, spec netsetup.Spec) error {
 func (j *job) settle(ctx context.Context, e netsetup.Endpoint, adopted, parked bool) {
 	first := j.grade == ""                               // since the agent started, or the last detach
 	again := j.proc != nil && j.proc.PID() != j.ns.PID() // for a new task
+	waited, _ := j.waiting(j.key)
 	switch {
+	case parked && waited == j.ns.PID():
+		j.grade = GradeSync
+	case j.unhand():
+		j.grade = GradeHeld
 	case parked:
 		j.grade = GradeEarly
 	case adopted && first:

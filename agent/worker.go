@@ -22,8 +22,9 @@ type job struct {
 // work looks at a container and takes the steps that the look calls for. It
 // reports whether it must be tried again.
 func (a *Agent) work(ctx context.Context, key events.Key) (failed bool) {
-	defer a.worked(key)
-	j := &job{Agent: a, record: a.record(key), hint: a.takeHint(key)}
+	hint, pass := a.takeHint(key)
+	defer a.worked(key, pass)
+	j := &job{Agent: a, record: a.record(key), hint: hint}
 	j.clock.start(j.hint)
 	defer j.closeNS()
 	start := time.Now()
@@ -36,6 +37,7 @@ func (a *Agent) work(ctx context.Context, key events.Key) (failed bool) {
 		j.showFailure(err)
 	}
 	j.enforce(ctx)
+	j.hold()
 	return err != nil
 }
 

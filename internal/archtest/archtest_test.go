@@ -52,7 +52,7 @@ var may = map[string][]string{
 	"netsetup":                          {"ipam", "internal/nlx", "internal/nsx"},
 	"routes":                            {"ipam", "internal/nlx", "internal/nsx"},
 	"internal/nlx":                      {"internal/nsx"},
-	"agent":                             {"events", "ipam", "netsetup", "raftstore/holder"},
+	"agent":                             {"events", "internal/atomicfile", "ipam", "netsetup", "raftstore/holder"},
 	"api":                               {"ipam"},
 	"api/internal/wire":                 {"api", "api/stellar/v1", "ipam"},
 	"api/internal/rpc":                  {"api", "api/stellar/v1", "ipam"},

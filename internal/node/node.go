@@ -182,7 +182,8 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	}
 	p.agent = agent.New(agent.Config{
 		NodeName: n.id.Name, Containers: client, Leases: guarded{p.holder, func() error { return n.barred(p) }}, Network: agent.Kernel(p.net),
-		Logger: n.log, Metrics: agent.NewMetrics(n.reg),
+		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, "requests"),
+		IgnoreNamespaces: n.opts.Config.Containerd.IgnoreNamespaces,
 	})
 	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
 		p.agent.Record("repair", r.Destination.String(), "route restored")
