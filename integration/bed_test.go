@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,12 +44,8 @@ func TestMain(m *testing.M) {
 		log.Fatal(err)
 	}
 	binary = filepath.Join(dir, "stellar")
-	args := []string{"build", "-tags", "hashicorpmetrics", "-o", binary}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	if out, err := exec.Command("go", append(args, "stellar.io/stellar/cmd/stellar")...).CombinedOutput(); err != nil {
-		log.Fatalf("build the binary: %v\n%s", err, out)
+	if err := buildBinary(binary); err != nil {
+		log.Fatal(err)
 	}
 	probe = filepath.Join(dir, "probe")
 	build := exec.Command("go", "build", "-o", probe, "stellar.io/stellar/internal/testx/probe")
@@ -63,6 +60,18 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// buildBinary builds the program under test.
+func buildBinary(path string, flags ...string) error {
+	args := append([]string{"build", "-tags", "hashicorpmetrics", "-o", path}, flags...)
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "stellar.io/stellar/cmd/stellar")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", path, err, out)
+	}
+	return nil
+}
+
 // node is one host with a containerd and an agent.
 type node struct {
 	t          testing.TB
@@ -72,6 +81,7 @@ type node struct {
 	containerd *testx.Containerd
 	dir        string // data and run directory of the agent
 	flags      []string
+	build      string // the agent's binary; "": binary
 
 	agent *exec.Cmd
 	ended chan error
@@ -147,7 +157,7 @@ func (n *node) startAgent(extra ...string) {
 		n.t.Fatal(err)
 	}
 	defer out.Close()
-	cmd, start := n.host.Command(binary, n.args(extra...)...)
+	cmd, start := n.host.Command(cmp.Or(n.build, binary), n.args(extra...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(os.Environ(), raceOptions)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -229,6 +229,9 @@ func commandTable(t *testing.T) string {
 		case ipam.ReserveAddress:
 			line(name+" of no node's block", ipam.ReserveAddress{})
 			line(name+" in a node's subnet", ipam.ReserveAddress{Node: beta})
+		case ipam.RegisterNode:
+			line(name+" as a server", ipam.RegisterNode{Role: ipam.RoleServer})
+			line(name+" as a node", ipam.RegisterNode{Role: ipam.RoleNode})
 		case ipam.UnreserveAddress:
 			line(name+" of no node's block", ipam.UnreserveAddress{})
 			line(name+" in a node's subnet", ipam.UnreserveAddress{Node: beta})

@@ -102,8 +102,15 @@ func commandGrant(role string, cmd ipam.Command) (Grant, ipam.NodeID) {
 		return max(Own, admin), cmd.Node
 	case ipam.RemoveNode:
 		return max(Own, admin), cmd.Node
+	// Servers', and of a node about itself as long as it stays one: who registers
+	// without a role may become a server.
+	case ipam.RegisterNode:
+		if cmd.Role == ipam.RoleNode {
+			return max(Own, admin), cmd.Node
+		}
+		return admin, cmd.Node
 	// Servers'.
-	case ipam.JoinNode, ipam.RegisterNode, ipam.ReleaseSubnet, ipam.CreateToken, ipam.RevokeToken, ipam.EndReclaim:
+	case ipam.JoinNode, ipam.ReleaseSubnet, ipam.CreateToken, ipam.RevokeToken, ipam.EndReclaim:
 		return admin, ""
 	}
 	// InitCluster, Tick and RaiseGeneration are the leader's own.

@@ -108,8 +108,14 @@ func refused(err error) bool {
 // claimOnce announces the node, with its present address and version, and asks for
 // its subnet.
 func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
+	member := n.member()
+	if p.tls != nil {
+		if id, ok := p.tls.Identity(); ok && id.Role == ipam.RoleNode {
+			member.Role = id.Role // what its certificate may say of itself, and no more
+		}
+	}
 	results, err := p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{
-		n.member(),
+		member,
 		ipam.ClaimSubnet{Node: n.id.ID, Network: ipam.DefaultNetwork},
 	}})
 	if err != nil {
