@@ -2,7 +2,6 @@ package integration
 
 import (
 	"errors"
-	"syscall"
 	"testing"
 	"time"
 
@@ -68,50 +67,4 @@ func TestClusterPartition(t *testing.T) {
 		sameState(t, nodes)
 		awaitVoters(t, nodes)
 	}
-}
-
-// TestClusterRollingRestart: a restart of one node after the other under load
-// loses no packet, no address and no lease.
-func TestClusterRollingRestart(t *testing.T) {
-	nodes := startCluster(t, 3)
-	awaitVoters(t, nodes)
-	var eps []endpoint
-	for _, n := range nodes {
-		n.routed(nodes...)
-		eps = append(eps, n.start(unique("run-"+n.name)))
-	}
-	lost := []func() (int, int){
-		nodes[0].pinging(eps[0].Container, eps[1].Address),
-		nodes[1].pinging(eps[1].Container, eps[2].Address),
-		nodes[2].pinging(eps[2].Container, eps[0].Address),
-	}
-	load := map[string]*node{}
-	for i, n := range nodes {
-		if err := n.stopAgent(syscall.SIGTERM); err != nil {
-			t.Errorf("%s: %v", n.name, err)
-		}
-		for _, other := range nodes { // also where no agent runs
-			id := unique("load")
-			load[id] = other
-			other.runContainer(testx.Run{ID: id, Labels: networked()})
-		}
-		n.startAgent()
-		n.cli("status", "--wait", "--timeout", "30s")
-		if e := n.await(eps[i].Container, "attached"); e.Address != eps[i].Address {
-			t.Errorf("after the restart %+v, was %+v", e, eps[i])
-		}
-		awaitVoters(t, nodes)
-	}
-	for _, f := range lost {
-		wantNoLoss(t, "rolling restart", f)
-	}
-	seen := map[string]string{}
-	for id, n := range load {
-		address := n.replicated(id)
-		if other, twice := seen[address]; twice {
-			t.Errorf("%s and %s both have %s", id, other, address)
-		}
-		seen[address] = id
-	}
-	sameState(t, nodes)
 }
