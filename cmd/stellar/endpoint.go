@@ -16,7 +16,8 @@ import (
 
 func (a *app) endpointCommand() *cobra.Command {
 	return group("endpoint", "Containers of this node that asked for a network", "",
-		a.endpointLsCommand("ls"), a.endpointInspectCommand(), a.endpointRepairCommand())
+		a.endpointLsCommand("ls"), a.endpointInspectCommand(), a.endpointAttachCommand(), a.endpointDetachCommand(),
+		a.endpointRepairCommand())
 }
 
 // psCommand is `endpoint ls` by the name that fingers know.

@@ -112,6 +112,7 @@ func (f *fakeAgent) stop() {
 //
 //	fake start | stop | init
 //	fake put NAMESPACE/CONTAINER STATE IP|- AGE|TIME [REASON]
+//	fake container NAMESPACE/CONTAINER: one without an endpoint
 //	fake rm CONTAINER; fake break CONTAINER WHAT…
 //	fake check NAME STATE [REASON]; fake fail METHOD CODE [MESSAGE [HINT]]
 //	fake event TYPE SUBJECT MESSAGE
@@ -153,6 +154,9 @@ func (f *fakeAgent) do(args []string) error {
 		return err
 	case "put":
 		return f.put(arg(1), arg(2), arg(3), arg(4), arg(5))
+	case "container":
+		ref := api.ParseEndpointRef(arg(1))
+		f.PutContainer(api.ContainerRef{Namespace: ref.Namespace, Container: ref.Container}, api.Asked{})
 	case "rm":
 		f.RemoveEndpoint(arg(1))
 	case "break":
