@@ -2,6 +2,8 @@ package api
 
 import (
 	"net/netip"
+	"path/filepath"
+	"strings"
 )
 
 // ParseTarget reads an address ("172.16.0.9") or a block ("172.17.0.0/16"). An
@@ -35,4 +37,23 @@ func TargetText(p netip.Prefix) string {
 		return p.Addr().String()
 	}
 	return p.String()
+}
+
+// DefaultAddress is where an agent serves its API unless it is told otherwise.
+const DefaultAddress = "unix:///run/stellar/stellar.sock"
+
+// maxSocketPath is the kernel's sun_path without the closing zero.
+const maxSocketPath = 107
+
+// SocketPath returns the path in an address like unix:///run/stellar/stellar.sock;
+// a bare absolute path is taken, too. The error is CodeInvalid.
+func SocketPath(address string) (string, error) {
+	path := strings.TrimPrefix(address, "unix://")
+	if !filepath.IsAbs(path) {
+		return "", Errorf(CodeInvalid, "address %q is not of the form unix:///path/to/socket", address)
+	}
+	if len(path) > maxSocketPath {
+		return "", Errorf(CodeInvalid, "address %.40q… is longer than the %d bytes that a socket's path can have", address, maxSocketPath)
+	}
+	return path, nil
 }

@@ -11,8 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -48,19 +46,9 @@ type Client struct {
 	raft        stellarv1connect.RaftClient
 }
 
-// SocketPath returns the path in an address like unix:///run/stellar/stellar.sock;
-// a bare absolute path is taken, too. The error is api.CodeInvalid.
-func SocketPath(address string) (string, error) {
-	path := strings.TrimPrefix(address, "unix://")
-	if !filepath.IsAbs(path) {
-		return "", api.Errorf(api.CodeInvalid, "address %q is not of the form unix:///path/to/socket", address)
-	}
-	return path, nil
-}
-
 // New returns a client for the agent at address. It does not connect yet.
 func New(address string) (*Client, error) {
-	path, err := SocketPath(address)
+	path, err := api.SocketPath(address)
 	if err != nil {
 		return nil, err
 	}

@@ -66,6 +66,7 @@ var may = map[string][]string{
 	},
 	"api/client":             {"api", "api/internal/rpc", "api/internal/wire", "api/stellar/v1", "api/stellar/v1/stellarv1connect", "ipam"},
 	"api/apitest":            {"api", "ipam", "raftstore"},
+	"internal/attachclient":  {"api"},
 	"internal/config":        {"ipam"},
 	"internal/pki":           {"internal/atomicfile", "ipam"},
 	"internal/peer":          {"internal/pki", "ipam"},
