@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/internal/rpc"
@@ -72,6 +74,7 @@ func (h endpointsHandler) resolveContainer(ctx context.Context, ref api.Endpoint
 	for i, c := range all {
 		named[i] = api.Endpoint{Namespace: c.Namespace, Container: c.Container}
 	}
+	slices.SortFunc(named, func(a, b api.Endpoint) int { return strings.Compare(a.Ref().String(), b.Ref().String()) }) // for the error
 	e, err := resolveEndpoint(named, api.EndpointRef{Namespace: ref.Namespace, Container: ref.Container})
 	if api.CodeOf(err) == api.CodeNotFound {
 		err = api.Errorf(api.CodeNotFound, "no container %s on this node", quoted(ref.String())).
