@@ -64,10 +64,14 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
+.PHONY: bench-deps
+bench-deps:
+	./packaging/deps.sh bench
+
 .PHONY: bench
-bench: root build ## Measure attach, lease and peers; one table
+bench: bench-deps root build ## Measure a node, a cluster and its peers; one table
 	$(GO) test -c -o bin/bench ./integration
-	cd integration && ../bin/bench -test.run '^$$' -test.bench '^Benchmark(Table|Join)$$' -test.benchtime 1x -test.timeout 30m
+	cd integration && ../bin/bench -test.run '^$$' -test.bench '^BenchmarkTable$$' -test.benchtime 1x -test.timeout 30m
 
 .PHONY: generate
 generate: ## Make the generated code anew (needs protoc: `make deps`)

@@ -1,108 +1,111 @@
 package integration
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"stellar.io/stellar/internal/testx"
 )
 
-// BenchmarkJoin measures what a join costs: from `cluster join` typed on a
-// running agent to a route to its subnet on all the others (1 to 20 of them), and
-// to its own routes to all of them. The hosts have no containerd: it is not asked.
-func BenchmarkJoin(b *testing.B) {
-	const joins = 20
-	lan := testx.NewLAN(b, joins+1)
-	nodes := make([]*node, 0, joins+1)
-	for i := range lan.Hosts {
-		dir, err := os.MkdirTemp("", "stl")
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { os.RemoveAll(dir) })
-		n := &node{
-			t: b, name: fmt.Sprintf("n%02d", i), host: lan.Hosts[i], outside: lan.Outside, dir: dir, log: filepath.Join(dir, "agent.log"),
-			containerd: &testx.Containerd{Address: filepath.Join(dir, "none.sock")},
-		}
-		b.Cleanup(func() { n.stopAgent(syscall.SIGTERM) })
-		nodes = append(nodes, n)
-	}
-	first := nodes[0]
-	first.startAgent("--init")
-	first.eventually(quiet, "the cluster is there", func() error {
-		_, err := first.run("node", "ls")
-		return err
-	})
-	var theirs, own []time.Duration
-	for i, n := range nodes[1:] {
-		n.startAgent()
-		token := first.token()
-		start := time.Now()
-		cmd := exec.Command(binary, "-a", "unix://"+filepath.Join(n.dir, "run", "stellar.sock"), "cluster", "join", "192.0.2.1:9640", "--token-file", "-")
-		cmd.Stdin = strings.NewReader(token + "\n")
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &out
-		if err := cmd.Start(); err != nil {
-			b.Fatal(err)
-		}
-		var last time.Duration
-		for _, peer := range nodes[:i+1] {
-			last = until(b, start, peer.host, i+1, fmt.Sprintf("172.16.%d.0/22", 4*(i+1)))
-		}
-		theirs = append(theirs, last)
-		own = append(own, until(b, start, n.host, i+1, ""))
-		if err := cmd.Wait(); err != nil {
-			b.Fatalf("%v: %s\n%s", err, out.String(), n.tail())
-		}
-	}
-	slices.Sort(theirs)
-	slices.Sort(own)
-	b.ReportMetric(float64(theirs[joins/2].Microseconds())/1000, "ms-to-all-peers-routes-p50")
-	b.ReportMetric(float64(theirs[joins-1].Microseconds())/1000, "ms-to-all-peers-routes-max")
-	b.ReportMetric(float64(own[joins/2].Microseconds())/1000, "ms-to-own-routes-p50")
-	b.ReportMetric(float64(own[joins-1].Microseconds())/1000, "ms-to-own-routes-max")
-	b.ReportMetric(0, "ns/op")
-}
+const (
+	clusterRuns = 60 // ctr run on each node
+	clusterIdle = 30 * time.Second
+	nearAlone   = 1.5 // ms that an attach in a cluster may take longer than on one node
+)
 
-// until waits for a route with our protocol to the destination, or for as many
-// as there are peers, and returns how long after start it was there.
-func until(b *testing.B, start time.Time, host *testx.NetNS, peers int, destination string) time.Duration {
-	b.Helper()
-	h, err := netlink.NewHandleAt(netns.NsHandle(host.FD))
-	if err != nil {
+// benchCluster measures three nodes on real containerd, beside one that is alone.
+func benchCluster(b *testing.B, t *table) {
+	file := filepath.Join(scratch(b), "agent.toml")
+	if err := os.WriteFile(file, []byte("cool-down = \"2s\"\n"), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	defer h.Close()
-	for time.Since(start) < 30*time.Second {
-		list, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: 147}, netlink.RT_FILTER_PROTOCOL)
-		if err == nil {
-			via := 0
-			for _, r := range list {
-				if r.Gw == nil {
-					continue
-				}
-				via++
-				if r.Dst.String() == destination {
-					return time.Since(start)
-				}
+	lan := testx.NewLAN(b, 4)
+	var nodes []*node
+	for i := range lan.Hosts {
+		nodes = append(nodes, newNode(b, lan, i, nodeOptions{flags: []string{"--config", file, "--debug"}}))
+	}
+	trio, alone := nodes[:3], nodes[3]
+	for _, n := range []*node{trio[0], alone} {
+		n.startAgent("--init")
+		n.cli("status", "--wait", "--timeout", "30s")
+	}
+	var typed time.Time
+	for _, n := range trio[1:] {
+		n.startAgent()
+		typed = time.Now()
+		n.join(trio[0], trio[0].token())
+	}
+	for _, n := range trio {
+		n.routed(trio...)
+	}
+	trio[0].voters(3)
+	t.value("third node joins → all three vote", "s", 1, time.Since(typed).Seconds(), bar{})
+	benchLeases(b, t, trio, alone)
+	benchIdleCluster(b, t, trio)
+	benchThroughput(b, t, trio)
+	benchFailover(b, t, trio)
+}
+
+// benchLeases measures leases and attaches on the leader, on the followers and on the
+// node that is alone, in turns.
+func benchLeases(b *testing.B, t *table, trio []*node, alone *node) {
+	leader, followers := leaderIn(b, trio, trio[0])
+	logs := map[*node]*logTail{}
+	var bound, attached [3]samples // leader, followers, alone
+	runs := scaled(clusterRuns)
+	p := newProgress("ctr run on four nodes", runs)
+	for i := range benchWarm/5 + runs {
+		for _, n := range append([]*node{leader, alone}, followers...) {
+			where := map[*node]int{leader: 0, followers[0]: 1, followers[1]: 1, alone: 2}[n]
+			if logs[n] == nil {
+				logs[n] = &logTail{path: n.log}
 			}
-			if destination == "" && via >= peers {
-				return time.Since(start)
+			id := fmt.Sprintf("lease%d", i)
+			n.runContainer(testx.Run{ID: id, Labels: networked()})
+			told := logs[n].attached(b, n, "default/"+id)
+			n.mustBeLeased(id)
+			took, ok := logs[n].bound[id]
+			if err := n.remove(id); err != nil || !ok {
+				b.Fatalf("%s on %s, bound: %t, %v", id, n.name, ok, err)
+			}
+			if i >= benchWarm/5 {
+				bound[where].add(took)
+				attached[where].add(told.duration("total"))
 			}
 		}
-		time.Sleep(500 * time.Microsecond)
+		p.done(i)
 	}
-	b.Fatalf("no route %q within 30s", destination)
-	return 0
+	t.spread("lease, journal and commit, on the leader of three", "ms", bound[0], bar{p50: 2})
+	t.spread("  on the followers", "ms", bound[1], bar{p50: 2})
+	t.spread("  on one node alone", "ms", bound[2], bar{})
+	t.spread("/tasks/create → endpoint up, on one node alone", "ms", attached[2], bar{})
+	for i, where := range []string{"the leader of three", "the followers"} {
+		t.spread("  on "+where, "ms", attached[i], bar{})
+		t.value("  more than alone, at the median", "ms", len(attached[i]), attached[i].quantile(0.5)-attached[2].quantile(0.5), bar{p50: nearAlone})
+	}
+}
+
+// benchIdleCluster measures what a cluster costs that has nothing to do.
+func benchIdleCluster(b *testing.B, t *table, trio []*node) {
+	leader, others := leaderIn(b, trio, trio[0])
+	pause := time.Duration(scaled(int(clusterIdle/time.Second))) * time.Second
+	before := map[*node]time.Duration{}
+	for _, n := range trio {
+		before[n] = cpuTime(b, n.agent.Process.Pid)
+	}
+	began := time.Now()
+	p := newProgress("idle, seconds", int(pause/time.Second))
+	for time.Since(began) < pause {
+		time.Sleep(min(time.Second, pause-time.Since(began)))
+		p.done(int(time.Since(began) / time.Second))
+	}
+	took := time.Since(began)
+	share := func(n *node) float64 {
+		return 100 * (cpuTime(b, n.agent.Process.Pid) - before[n]).Seconds() / took.Seconds()
+	}
+	t.value(fmt.Sprintf("processor time of an idle leader of three, %s, of one core", pause), "%", 1, share(leader), bar{})
+	t.value("  of its followers", "%", len(others), (share(others[0])+share(others[1]))/2, bar{})
 }

@@ -105,6 +105,7 @@ type logTail struct {
 	offset int64
 	rest   []byte
 	told   map[string]attachLine
+	bound  map[string]time.Duration // by container, what the lease took; at log level debug only
 }
 
 // attachLine is one line "endpoint attached".
@@ -154,6 +155,16 @@ func (l *logTail) read() error {
 }
 
 func (l *logTail) line(line string) {
+	if strings.Contains(line, `msg="address bound"`) {
+		a := attachLine{attrs: map[string]string{}}
+		for _, m := range attrPattern.FindAllStringSubmatch(line, -1) {
+			a.attrs[m[1]] = strings.Trim(m[2], `"`)
+		}
+		if l.bound == nil {
+			l.bound = map[string]time.Duration{}
+		}
+		l.bound[a.attrs["container"]] = a.duration("took")
+	}
 	if !strings.Contains(line, `msg="endpoint attached"`) {
 		return
 	}

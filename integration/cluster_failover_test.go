@@ -12,7 +12,7 @@ import (
 )
 
 // leaderIn returns the node of nodes that leads, as at says, and the others.
-func leaderIn(t *testing.T, nodes []*node, at *node) (leader *node, others []*node) {
+func leaderIn(t testing.TB, nodes []*node, at *node) (leader *node, others []*node) {
 	t.Helper()
 	at.eventually(quiet, "a leader", func() error {
 		leader, others = nil, nil
@@ -43,7 +43,7 @@ func leaderIn(t *testing.T, nodes []*node, at *node) (leader *node, others []*no
 }
 
 // awaitVoters waits until all of nodes vote and answer, as at says.
-func awaitVoters(t *testing.T, nodes []*node) {
+func awaitVoters(t testing.TB, nodes []*node) {
 	t.Helper()
 	nodes[0].eventually(quiet, "all nodes vote", func() error {
 		leader, _ := leaderIn(t, nodes, nodes[0])

@@ -3,6 +3,7 @@
 # says so. What is there already is left alone; a second run does nothing.
 #   deps.sh          all: packages, and containerd 2.x built from its module
 #   deps.sh demo     only what the demo needs
+#   deps.sh bench    what the benchmark needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,9 +13,13 @@ declare -A needs=(
   [containerd]=containerd [ctr]=containerd [runc]=runc [nft]=nftables [ip]=iproute2 [iptables]=iptables
   [gcc]=gcc [nsenter]=util-linux [ping]=iputils-ping [busybox]=busybox-static
 )
-if [ "${1:-all}" = all ]; then
-  needs+=([conntrack]=conntrack [protoc]=protobuf-compiler)
-fi
+what=${1:-all}
+case "$what" in
+  all) needs+=([conntrack]=conntrack [protoc]=protobuf-compiler [iperf3]=iperf3) ;;
+  bench) needs+=([iperf3]=iperf3) ;;
+  demo) ;;
+  *) echo "deps: all, demo or bench, not $what" >&2; exit 2 ;;
+esac
 
 command -v go >/dev/null || { echo "deps: Go is missing; install Go $(sed -n 's/^go //p' go.mod) from https://go.dev/dl or your distribution" >&2; exit 1; }
 
@@ -22,7 +27,7 @@ missing=()
 for command in "${!needs[@]}"; do
   command -v "$command" >/dev/null || PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needs[$command]}")
 done
-if [ "${1:-all}" = all ] && [ ! -x /usr/lib/cni/host-local ]; then missing+=(containernetworking-plugins); fi
+if [ "$what" != demo ] && [ ! -x /usr/lib/cni/host-local ]; then missing+=(containernetworking-plugins); fi
 if [ "${#missing[@]}" -gt 0 ]; then
   readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
   [ "$(id -u)" = 0 ] || { echo "deps: these packages are missing: ${missing[*]}. Run as root: sudo make deps" >&2; exit 1; }
@@ -43,7 +48,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
   rm -f "$log"
 fi
 
-[ "${1:-all}" = all ] || exit 0
+[ "$what" = all ] || exit 0
 
 # The tests run on the distribution's containerd and on a 2.x, which Debian 12 lacks.
 ./internal/testx/build-containerd.sh .cache/containerd-2.4.2

@@ -60,6 +60,7 @@ type Node struct {
 
 // parts is what exists once the node belongs to a cluster.
 type parts struct {
+	log     *slog.Logger
 	tls     *pki.Store
 	port    *peer.Port // nil: the node is alone
 	store   *raftstore.Store
@@ -149,7 +150,7 @@ func (n *Node) awaitCluster(ctx context.Context) error {
 // this node, what the kernel has, what the journal says; then everybody works.
 func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	n.setPhase("opening the store")
-	p := &parts{}
+	p := &parts{log: n.log}
 	var err error
 	if err := n.openPort(p); err != nil {
 		return err

@@ -157,11 +157,17 @@ func (p *parts) applied(_ uint64, deltas []ipam.Delta) {
 		m.Changed()
 		return
 	}
+	changed := false
 	for _, d := range deltas {
-		switch d.(type) {
-		case ipam.SubnetPut, ipam.NodePut, ipam.NetworkPut:
-			m.Changed()
-			return
+		switch d := d.(type) {
+		case ipam.SubnetPut:
+			changed = true
+			p.log.Debug("subnet changed", "subnet", d.Subnet.Prefix, "state", d.Subnet.State, "node", d.Subnet.Node.Short())
+		case ipam.NodePut, ipam.NetworkPut:
+			changed = true
 		}
+	}
+	if changed {
+		m.Changed()
 	}
 }

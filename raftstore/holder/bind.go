@@ -53,6 +53,7 @@ func (h *Holder) bindFor(ctx context.Context, r BindRequest) (Held, error) {
 		return Held{}, err
 	}
 	var refused error
+	begin := time.Now()
 	for range maxPicks {
 		held, op, err := h.claim(ctx, r)
 		if op == nil {
@@ -64,6 +65,9 @@ func (h *Holder) bindFor(ctx context.Context, r BindRequest) (Held, error) {
 			return Held{}, context.Cause(ctx)
 		}
 		if !errors.Is(op.err, errNext) {
+			if op.err == nil {
+				h.log.Debug("address bound", "container", r.Owner.ID, "address", op.held.Addr, "provisional", op.held.Provisional, "took", time.Since(begin))
+			}
 			return op.held, op.err
 		}
 		refused = op.err
