@@ -38,7 +38,9 @@ func (a *app) clusterJoinCommand() *cobra.Command {
 		Long: "HOST:PORT is the node-to-node address of any server of the cluster; port " + peerPort + " if\n" +
 			"none is given. The token, made there with `stellar cluster token create`, is read\n" +
 			"from a file or, with -, from standard input: on a command line others would see it.\n" +
-			"With --replace the node takes the place and the subnet of a member that is dead.",
+			"With --replace the node takes the place and the subnet of a member that is dead. A\n" +
+			"member whose certificate has expired while it was off joins again with a fresh token,\n" +
+			"without --replace: it keeps its subnet and what runs.",
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&c.tokenFile, "token-file", "", "file with the join token; - reads standard input")

@@ -159,6 +159,7 @@ func (n *Node) Status(context.Context) (api.StatusReport, error) {
 	if p == nil {
 		add(api.CheckReady, api.Warn, phase)
 		add(api.CheckLeader, api.Warn, "no leader yet")
+		n.checkCertificate(add)
 		if err := n.fence.get(); err != nil {
 			add(membershipCheck, api.Err, err.Error())
 		}
@@ -169,6 +170,7 @@ func (n *Node) Status(context.Context) (api.StatusReport, error) {
 	p.checkContainerd(add)
 	p.checkRaft(add)
 	n.checkMembership(p, add)
+	n.checkCertificate(add)
 	p.checkAddresses(add)
 	p.checkEndpoints(add)
 	p.checkNetwork(add)

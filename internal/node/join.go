@@ -27,14 +27,14 @@ const joinClockSkew = 10 * time.Minute
 func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, error) {
 	n.initMu.Lock()
 	defer n.initMu.Unlock()
-	select {
-	case <-n.initialized:
-		return api.Joined{}, fmt.Errorf("%w: this node has a cluster already", ipam.ErrAlreadyInitialized)
-	default:
-	}
 	token, err := pki.ParseToken(s.Token.Reveal())
 	if err != nil {
 		return api.Joined{}, api.Errorf(api.CodeInvalid, "%v", err)
+	}
+	select {
+	case <-n.initialized:
+		return n.joinAgain(ctx, token, s)
+	default:
 	}
 	if err := n.refuseForeignEndpoints(ctx); err != nil {
 		return api.Joined{}, err
@@ -54,16 +54,13 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 			l.Close()
 		}
 	}()
-	answer, tls, err := n.askToJoin(ctx, token, s)
+	tls, err := n.openTLS()
 	if err != nil {
 		return api.Joined{}, err
 	}
-	ca, err := x509.ParseCertificate(answer.CA)
+	answer, err := n.askToJoin(ctx, tls, token, s)
 	if err != nil {
-		return api.Joined{}, fmt.Errorf("join: %w", err)
-	}
-	if err := tls.Install(answer.Chain[0], []*x509.Certificate{ca}); err != nil {
-		return api.Joined{}, fmt.Errorf("join: %w", err)
+		return api.Joined{}, err
 	}
 	cfg := n.storeConfig()
 	cfg.Address = peer.RaftAddress(n.id.ID, n.advertised().String())
@@ -76,11 +73,39 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 	if err := n.awaitParts(ctx); err != nil {
 		return api.Joined{}, err
 	}
+	return n.joined(answer), nil
+}
+
+// joinAgain is the way back of a member whose certificate has expired while it was
+// off: with a fresh token it gets another one and is the member that it was, with its
+// subnet and all that runs. Any other member has nothing to join for.
+func (n *Node) joinAgain(ctx context.Context, token pki.Token, s api.JoinSpec) (api.Joined, error) {
+	tls := n.tls.Load()
+	if tls == nil || !errors.Is(tls.Check(), pki.ErrExpired) {
+		return api.Joined{}, fmt.Errorf("%w: this node has a cluster already", ipam.ErrAlreadyInitialized)
+	}
+	if id, _ := tls.Identity(); id.Cluster != token.Cluster {
+		return api.Joined{}, api.Errorf(api.CodeConflict, "the token is of cluster %s, this node belongs to %s", token.Cluster, id.Cluster).
+			WithHint("to change the cluster, start with an empty data directory")
+	}
+	answer, err := n.askToJoin(ctx, tls, token, s)
+	if err != nil {
+		return api.Joined{}, err
+	}
+	n.log.Info("joined again, with a new certificate", "cluster", answer.Cluster, "subnet", answer.Subnet)
+	if err := n.awaitParts(ctx); err != nil {
+		return api.Joined{}, err
+	}
+	return n.joined(answer), nil
+}
+
+// joined is what the operator is told of an answer.
+func (n *Node) joined(answer peerapi.JoinAnswer) api.Joined {
 	out := api.Joined{Cluster: answer.Cluster, Node: n.id.Name, Network: answer.NetworkPrefix, Subnet: answer.Subnet, Role: answer.Role, Warnings: []string{}}
 	for _, r := range answer.Reserved {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("%s is used by this host: its subnets will not be handed out", r))
 	}
-	return out, nil
+	return out
 }
 
 // refuseForeignEndpoints: endpoints of another identity are somebody's running
@@ -103,15 +128,11 @@ func (n *Node) refuseForeignEndpoints(ctx context.Context) error {
 }
 
 // askToJoin shows the token to a server, which must prove first that it belongs
-// to the token's cluster.
-func (n *Node) askToJoin(ctx context.Context, token pki.Token, s api.JoinSpec) (peerapi.JoinAnswer, *pki.Store, error) {
-	tls, err := n.openTLS()
-	if err != nil {
-		return peerapi.JoinAnswer{}, nil, err
-	}
+// to the token's cluster, and puts the certificate in that it gets.
+func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, token pki.Token, s api.JoinSpec) (peerapi.JoinAnswer, error) {
 	csr, err := tls.Request(n.identity(token.Cluster, token.Role))
 	if err != nil {
-		return peerapi.JoinAnswer{}, nil, err
+		return peerapi.JoinAnswer{}, err
 	}
 	hc := peer.JoinClient(token, s.Address)
 	defer hc.CloseIdleConnections()
@@ -120,7 +141,17 @@ func (n *Node) askToJoin(ctx context.Context, token pki.Token, s api.JoinSpec) (
 		Address: n.advertised().String(), Version: n.opts.Version.Version, Mode: n.opts.Config.AttachMode(),
 		HostRanges: n.hostRanges(), Replace: s.Replace, Time: time.Now(),
 	})
-	return answer, tls, err
+	if err != nil {
+		return answer, err
+	}
+	ca, err := x509.ParseCertificate(answer.CA)
+	if err != nil {
+		return answer, fmt.Errorf("join: %w", err)
+	}
+	if err := tls.Install(answer.Chain[0], []*x509.Certificate{ca}); err != nil {
+		return answer, fmt.Errorf("join: %w", err)
+	}
+	return answer, nil
 }
 
 // hostRanges are the ranges that this host itself uses.

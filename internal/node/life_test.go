@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/api/peerapi"
 	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore"
 )
@@ -174,5 +176,61 @@ func TestRecoverRaisesTheGeneration(t *testing.T) {
 	opts.Config.DataDir = filepath.Join(t.TempDir(), "empty")
 	if _, err := Recover(t.Context(), opts, false); api.CodeOf(err) != api.CodeNotFound {
 		t.Errorf("without a store: %v", err)
+	}
+}
+
+// TestJoinWithAWrongClock: more than ten minutes off is refused, either way, and the
+// token is as good as before.
+func TestJoinWithAWrongClock(t *testing.T) {
+	t.Parallel()
+	const cluster = "0123456789abcdef0123456789abcdef"
+	n := lone(t)
+	if err := n.makeCA(cluster); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := n.runStore(t)
+	var err error
+	if p.tls, err = n.openTLS(); err != nil {
+		t.Fatal(err)
+	}
+	made, err := n.CreateToken(t.Context(), api.TokenSpec{Role: api.RoleServer, TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := pki.ParseToken(made.Secret.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	joiner, err := pki.Open(filepath.Join(t.TempDir(), "tls"), pki.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := pki.Identity{Cluster: cluster, Node: "00000000000000000000000000000001", Name: "b", Role: pki.RoleServer, Raft: true}
+	csr, err := joiner.Request(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	join := func(off time.Duration) error {
+		_, err := peerBackend{n, p}.Join(t.Context(), peerapi.JoinRequest{
+			TokenID: token.ID, Secret: [16]byte(token.Secret.Bytes()), CSR: csr, Node: id.Node, Name: id.Name,
+			Address: "192.0.2.2:9640", Mode: ipam.ModeBridge, Time: time.Now().Add(off),
+		})
+		return err
+	}
+	for _, off := range []time.Duration{time.Hour, -time.Hour, 11 * time.Minute, -11 * time.Minute, 24 * time.Hour} {
+		if err := join(off); api.CodeOf(err) != api.CodeInvalid || !strings.Contains(err.Error(), "clock is off by "+off.Abs().String()) {
+			t.Errorf("off by %s: %v", off, err)
+		}
+	}
+	p.store.View(func(s *ipam.State) {
+		if k, ok := s.Token(token.ID); !ok || k.Used() {
+			t.Errorf("token %+v", k)
+		}
+		if _, ok := s.Node(id.Node); ok {
+			t.Error("the node is a member")
+		}
+	})
+	if err := join(9 * time.Minute); err != nil {
+		t.Errorf("off by nine minutes: %v", err)
 	}
 }

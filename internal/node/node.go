@@ -52,6 +52,7 @@ type Node struct {
 	initialized chan struct{} // closed when the data directory has a cluster
 	listening   early         // of a node that has just joined
 	fence       fence
+	tls         atomic.Pointer[pki.Store] // nil before the node belongs to a cluster
 
 	mu    sync.Mutex // guards what follows
 	parts *parts     // nil before the node holds its subnet

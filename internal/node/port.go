@@ -124,6 +124,7 @@ func (n *Node) openPort(p *parts) (err error) {
 	if p.tls, err = n.openTLS(); err != nil {
 		return err
 	}
+	n.tls.Store(p.tls)
 	if _, ok := p.tls.Identity(); !ok {
 		return errors.New("the cluster's certificates are missing from the data directory: restore them, or join again as a new node")
 	}

@@ -1,11 +1,14 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"stellar.io/stellar/agent"
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/routes"
 )
@@ -74,6 +77,24 @@ func (p *parts) checkRaft(add addCheck) {
 		add(api.CheckLeader, api.Warn, "no leader answers")
 	} else {
 		add(api.CheckLeader, api.OK, "")
+	}
+}
+
+// checkCertificate says whether the other nodes still believe this one.
+func (n *Node) checkCertificate(add addCheck) {
+	tls := n.tls.Load()
+	if tls == nil {
+		return
+	}
+	const name = "certificate"
+	switch err := tls.Check(); {
+	case errors.Is(err, pki.ErrExpired):
+		add(name, api.Err, err.Error()+". If this one is right: no other node speaks to this node; join again with a fresh token: stellar cluster join HOST:PORT --token-file FILE")
+	case err != nil:
+		add(name, api.Err, err.Error())
+	default:
+		until, _ := tls.Expires()
+		add(name, api.OK, "until "+until.UTC().Format(time.DateTime))
 	}
 }
 

@@ -56,7 +56,17 @@ func newStore(t testing.TB, ca *pki.CA, id pki.Identity) *pki.Store {
 
 func storeWith(t testing.TB, ca *pki.CA, id pki.Identity, life time.Duration) *pki.Store {
 	t.Helper()
-	s := must(pki.Open(filepath.Join(t.TempDir(), "tls"), pki.Options{}))
+	return signedStore(t, ca, id, life, must(pki.Open(filepath.Join(t.TempDir(), "tls"), pki.Options{})))
+}
+
+// storeAt is newStore for a node with another clock.
+func storeAt(t testing.TB, ca *pki.CA, id pki.Identity, now func() time.Time) *pki.Store {
+	t.Helper()
+	return signedStore(t, ca, id, 0, must(pki.Open(filepath.Join(t.TempDir(), "tls"), pki.Options{Now: now})))
+}
+
+func signedStore(t testing.TB, ca *pki.CA, id pki.Identity, life time.Duration, s *pki.Store) *pki.Store {
+	t.Helper()
 	der := must(ca.Sign(must(s.Request(id)), id, time.Now(), life))
 	if err := s.Install(der, must(pki.ParseCerts(ca.CertPEM()))); err != nil {
 		t.Fatal(err)

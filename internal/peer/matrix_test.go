@@ -318,3 +318,41 @@ func TestOtherClients(t *testing.T) {
 		t.Errorf("plain text: got %q", b)
 	}
 }
+
+// Clocks that differ: up to an hour either way nobody notices, for certificates are
+// backdated. One that is further behind takes a fresh certificate for one to come,
+// one that is ahead by more than a certificate's life for one that is over, and says
+// in both directions that it may be the clock.
+func TestClockOff(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		off  time.Duration
+		want error
+	}{
+		{-40 * 24 * time.Hour, pki.ErrNotYetValid}, {-2 * time.Hour, pki.ErrNotYetValid}, {-61 * time.Minute, pki.ErrNotYetValid},
+		{-59 * time.Minute, nil}, {59 * time.Minute, nil}, {61 * time.Minute, nil}, {14 * 24 * time.Hour, nil},
+		{31 * 24 * time.Hour, pki.ErrExpired},
+	} {
+		t.Run(tt.off.String(), func(t *testing.T) {
+			t.Parallel()
+			ca := newCA(clusterA)
+			right := start(t, Config{TLS: newStore(t, ca, member(0))})
+			wrong := start(t, Config{TLS: storeAt(t, ca, member(1), func() time.Time { return time.Now().Add(tt.off) })})
+			for _, p := range []*Port{right, wrong} {
+				serveAll(p)
+			}
+			for name, dial := range map[string]func() (net.Conn, error){
+				"calls":     func() (net.Conn, error) { return wrong.Raft().Dial(right.Addr().String(), 0) },
+				"is called": func() (net.Conn, error) { return right.Raft().Dial(wrong.Addr().String(), 0) },
+			} {
+				c, err := dial()
+				if err == nil {
+					c.Close()
+				}
+				if !errors.Is(err, tt.want) || tt.want == nil && err != nil || err != nil && !strings.Contains(err.Error(), "check both clocks") {
+					t.Errorf("%s: %v, want %v and a word on clocks", name, err, tt.want)
+				}
+			}
+		})
+	}
+}

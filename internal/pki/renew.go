@@ -22,6 +22,9 @@ func (s *Store) RunRenewal(ctx context.Context, renew func(ctx context.Context, 
 		if now := s.current.Load(); now != m {
 			m, due, failures = now, s.due(now), 0
 		}
+		if failures > 0 { // a clock that was ahead then must not put it off for years
+			due = earliest(due, s.now().Add(2*maxRetryPause))
+		}
 		if err := s.sleepUntil(ctx, due); err != nil {
 			return err
 		}
@@ -37,7 +40,11 @@ func (s *Store) RunRenewal(ctx context.Context, renew func(ctx context.Context, 
 			s.log.Info("certificate renewed", "until", until)
 		default:
 			failures++
-			due = s.now().Add(retryPause(m.life(), failures))
+			pause := retryPause(m.life(), failures)
+			if m.leaf.NotAfter.Before(s.now()) {
+				pause = max(pause, expiredPause) // nobody but a person can help now
+			}
+			due = s.now().Add(pause)
 			s.complain(m, err)
 		}
 	}
@@ -63,9 +70,14 @@ func (s *Store) due(m *material) time.Time {
 	return m.leaf.NotAfter.Add(-m.life() / 2).Add(jitter(m.life() / 10))
 }
 
+const (
+	maxRetryPause = 10 * time.Minute
+	expiredPause  = time.Minute
+)
+
 func retryPause(life time.Duration, failures int) time.Duration {
 	pause := time.Second << min(failures-1, 10)
-	pause = min(pause, life/20, 10*time.Minute)
+	pause = min(pause, life/20, maxRetryPause)
 	return pause + jitter(pause/2)
 }
 
@@ -99,6 +111,11 @@ func (s *Store) sleepUntil(ctx context.Context, at time.Time) error {
 // seven days, or the last quarter of a shorter life.
 func (s *Store) complain(m *material, err error) {
 	left := m.leaf.NotAfter.Sub(s.now())
+	if left <= 0 {
+		s.log.Error("certificate has expired: no other node speaks to this one", "since", m.leaf.NotAfter, "error", err,
+			"hint", "check the clock; if it is right, join again with a token: stellar cluster join")
+		return
+	}
 	if left < min(7*24*time.Hour, m.life()/4) {
 		s.log.Error("certificate is about to expire and cannot be renewed", "left", left.Round(time.Second), "until", m.leaf.NotAfter,
 			"error", err, "hint", "check the clock and that a server is reachable; once expired, the node has to join again with a token")

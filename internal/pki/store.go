@@ -102,6 +102,16 @@ func (s *Store) Expires() (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// Check says whether this node's certificate is of any use now: nil, ErrNoCertificate,
+// ErrExpired or ErrNotYetValid, as the others would say it.
+func (s *Store) Check() error {
+	m := s.current.Load()
+	if m == nil {
+		return ErrNoCertificate
+	}
+	return inTime(m.leaf, s.now())
+}
+
 // Roots returns the cluster's CA certificates, the signing one first.
 func (s *Store) Roots() []*x509.Certificate {
 	if m := s.current.Load(); m != nil {

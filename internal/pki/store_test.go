@@ -425,7 +425,9 @@ func TestRenewalComplains(t *testing.T) {
 	for _, c := range []struct {
 		at   time.Duration
 		want string
-	}{{LeafLife / 2, "level=WARN"}, {LeafLife - 6*24*time.Hour, "level=ERROR"}} {
+	}{
+		{LeafLife / 2, "level=WARN"}, {LeafLife - 6*24*time.Hour, "about to expire"}, {LeafLife + time.Hour, "has expired"},
+	} {
 		var log bytes.Buffer
 		s, _ := newStore(t, ca)
 		s.now = func() time.Time { return today.Add(c.at) }
@@ -435,4 +437,53 @@ func TestRenewalComplains(t *testing.T) {
 			t.Errorf("at %s: %s", c.at, &log)
 		}
 	}
+}
+
+// A clock that was a year ahead makes renewals fail; when it has been put right the
+// node does not wait for a year.
+func TestRenewalAfterAWrongClock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ca, err := NewCA(clusterA, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ahead atomic.Int64
+		s, err := Open(filepath.Join(t.TempDir(), "tls"), Options{Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		install(t, s, ca, identity(), time.Now(), 0)
+		if err := s.Check(); err != nil {
+			t.Error(err)
+		}
+		ahead.Store(int64(365 * 24 * time.Hour))
+		if err := s.Check(); !errors.Is(err, ErrExpired) || !strings.Contains(err.Error(), "check both clocks") {
+			t.Errorf("a year ahead: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var failures, renewals atomic.Int64
+		done := make(chan error)
+		go func() {
+			done <- s.RunRenewal(ctx, func(_ context.Context, csr []byte) ([]byte, error) {
+				if ahead.Load() > 0 {
+					failures.Add(1)
+					return nil, errors.New("nobody believes us")
+				}
+				renewals.Add(1)
+				return ca.Sign(csr, identity(), time.Now(), 0)
+			})
+		}()
+		time.Sleep(time.Hour)
+		if n := failures.Load(); n < 5 || n > 61 {
+			t.Errorf("%d failures in an hour", n)
+		}
+		ahead.Store(0)
+		time.Sleep(time.Hour)
+		if renewals.Load() != 1 {
+			t.Errorf("%d renewals", renewals.Load())
+		}
+		cancel()
+		<-done
+	})
 }

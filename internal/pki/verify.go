@@ -29,17 +29,29 @@ func verify(chain, roots []*x509.Certificate, cluster string, use x509.ExtKeyUsa
 		}
 		return Identity{}, fmt.Errorf("%w: %w", ErrUntrusted, err)
 	}
+	if err := inTime(leaf, now); err != nil {
+		return Identity{}, err
+	}
 	switch {
-	case now.Before(leaf.NotBefore):
-		return Identity{}, fmt.Errorf("%w: it begins %s, here it is %s; check both clocks", ErrNotYetValid, stamp(leaf.NotBefore), stamp(now))
-	case now.After(leaf.NotAfter):
-		return Identity{}, fmt.Errorf("%w: it ended %s, here it is %s", ErrExpired, stamp(leaf.NotAfter), stamp(now))
 	case idErr != nil:
 		return Identity{}, idErr
 	case id.Cluster != cluster:
 		return Identity{}, fmt.Errorf("%w: %s, this is %s", ErrOtherCluster, id.Cluster, cluster)
 	}
 	return id, nil
+}
+
+// inTime says whether a certificate is valid now. A wrong clock looks like a bad
+// certificate, on either side: certificates are backdated, so that one that lags by
+// less than Backdate does no harm, and one that is ahead has half a life at least.
+func inTime(cert *x509.Certificate, now time.Time) error {
+	switch {
+	case now.Before(cert.NotBefore):
+		return fmt.Errorf("%w: it begins %s, here it is %s; check both clocks", ErrNotYetValid, stamp(cert.NotBefore), stamp(now))
+	case now.After(cert.NotAfter):
+		return fmt.Errorf("%w: it ended %s, here it is %s; check both clocks", ErrExpired, stamp(cert.NotAfter), stamp(now))
+	}
+	return nil
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
