@@ -67,11 +67,15 @@ var may = map[string][]string{
 	"api/client":             {"api", "api/internal/rpc", "api/internal/wire", "api/stellar/v1", "api/stellar/v1/stellarv1connect", "ipam"},
 	"api/apitest":            {"api", "ipam", "raftstore"},
 	"internal/attachclient":  {"api"},
+	"internal/cniplugin":     {"api", "internal/attachclient"},
+	"cmd/stellar-cni":        {"internal/cniplugin"},
+	"cmd/stellar-cni-ipam":   {"internal/cniplugin"},
 	"internal/config":        {"ipam"},
 	"internal/pki":           {"internal/atomicfile", "ipam"},
 	"internal/peer":          {"internal/pki", "ipam"},
 	"internal/testx":         {"internal/nsx"},
 	"internal/testx/testbed": {"internal/testx"},
+	"internal/testx/cnicall": {},
 	"internal/node": {
 		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/peer", "internal/pki", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "routes",
@@ -93,6 +97,7 @@ var owners = map[string][]string{
 	"github.com/spf13/cobra":          {"cmd/stellar"},
 	"github.com/pelletier/go-toml/v2": {"internal/config"},
 	"github.com/coreos/go-systemd/":   {"internal/node"},
+	"github.com/containernetworking/": {"internal/cniplugin"},
 }
 
 // pure are the packages that may not see the outside world.
