@@ -73,11 +73,12 @@ var may = map[string][]string{
 	"internal/config":        {"ipam"},
 	"internal/pki":           {"internal/atomicfile", "ipam"},
 	"internal/peer":          {"internal/pki", "ipam"},
+	"internal/hold":          {},
 	"internal/testx":         {"internal/nsx"},
 	"internal/testx/testbed": {"internal/testx"},
 	"internal/testx/cnicall": {},
 	"internal/node": {
-		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/peer", "internal/pki", "ipam", "netsetup",
+		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/peer", "internal/pki", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "routes",
 	},
 	"cmd/stellar": {"api", "api/client", "api/server", "internal/config", "internal/node", "ipam", "netsetup", "routes", "internal/atomicfile", "raftstore"},
