@@ -81,7 +81,8 @@ var may = map[string][]string{
 		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/peer", "internal/pki", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "routes",
 	},
-	"cmd/stellar": {"api", "api/client", "api/server", "internal/config", "internal/node", "ipam", "netsetup", "routes", "internal/atomicfile", "raftstore"},
+	"cmd/stellar-runc": {"api", "internal/attachclient"},
+	"cmd/stellar":      {"api", "api/client", "api/server", "internal/config", "internal/node", "ipam", "netsetup", "routes", "internal/atomicfile", "raftstore"},
 }
 
 // owners says which packages may import a library, and no other.
