@@ -259,8 +259,8 @@ func (n *Node) TransferLeader(ctx context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := p.store.TransferLeader(ctx, ipam.NodeID(id)); err != nil {
-		return "", err
+	if err := p.change(ctx, raftstore.Change{Op: raftstore.ChangeTransfer, Node: ipam.NodeID(id)}); err != nil {
+		return "", outcome(err)
 	}
 	return p.nameOf(p.store.Stats().Leader), nil
 }
@@ -286,8 +286,8 @@ func (n *Node) changePeer(ctx context.Context, c raftstore.Change) (api.RaftPeer
 		return api.RaftPeer{}, err
 	}
 	before := p.peerOf(c.Node)
-	if err := p.store.Change(ctx, c); err != nil {
-		return api.RaftPeer{}, err
+	if err := p.change(ctx, c); err != nil {
+		return api.RaftPeer{}, outcome(err)
 	}
 	if after := p.peerOf(c.Node); after.ID != "" {
 		return describePeer(after), nil

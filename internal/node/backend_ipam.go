@@ -256,8 +256,10 @@ func (n *Node) releaseLease(ctx context.Context, p *parts, o ipam.Owner, r api.R
 	return p.holder.Release(ctx, o)
 }
 
+// propose has a command executed once, also when leaders change meanwhile. The node
+// is up.
 func (n *Node) propose(ctx context.Context, p *parts, c ipam.Command) error {
-	results, err := p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{c}})
+	results, err := p.holder.Submit(ctx, c)
 	if err != nil {
 		return outcome(err)
 	}

@@ -189,7 +189,7 @@ func (b peerBackend) FetchState(ctx context.Context, w io.Writer) error {
 
 // Announce implements peerapi.Members.
 func (b peerBackend) Announce(ctx context.Context, c peerapi.Caller, a peerapi.Announcement) error {
-	return b.n.propose(ctx, b.p, ipam.UpdateNode{Node: c.Node, Address: a.Address, Version: a.Version})
+	return b.p.ensure(ctx, ipam.UpdateNode{Node: c.Node, Address: a.Address, Version: a.Version})
 }
 
 // WhoAmI implements peerapi.Members. A node that the state has and Raft has not was

@@ -93,9 +93,10 @@ func (h *Holder) Unreserve(ctx context.Context, a netip.Addr) error {
 	return nil
 }
 
-// proposeOne proposes an envelope of one command and returns its refusal too.
+// proposeOne proposes an envelope of one command, also past a change of leadership,
+// and returns its refusal too.
 func (h *Holder) proposeOne(ctx context.Context, env ipam.Envelope) error {
-	results, err := h.cfg.Store.Propose(ctx, env)
+	results, err := h.once(ctx, env)
 	if err != nil {
 		return err
 	}

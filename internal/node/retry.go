@@ -1,0 +1,31 @@
+package node
+
+import (
+	"context"
+
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
+)
+
+// ensure proposes a command that is idempotent, without a request id: a node that is
+// not up yet has none.
+func (p *parts) ensure(ctx context.Context, c ipam.Command) error {
+	var results []ipam.Result
+	err := raftstore.Retry(ctx, func(ctx context.Context) (err error) {
+		results, err = p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{c}})
+		return err
+	})
+	if err != nil {
+		return outcome(err)
+	}
+	return results[0].Err
+}
+
+// change makes a membership change, also when leaders change meanwhile. A hand-over
+// to anybody is tried once: tried again it would be another one.
+func (p *parts) change(ctx context.Context, c raftstore.Change) error {
+	if c.Op == raftstore.ChangeTransfer && c.Node == "" {
+		return p.store.Change(ctx, c)
+	}
+	return raftstore.Retry(ctx, func(ctx context.Context) error { return p.store.Change(ctx, c) })
+}
