@@ -60,6 +60,7 @@ type Config struct {
 	// CoolDown is how long a released address is kept from others; 0: not at all.
 	CoolDown   Duration   `toml:"cool-down"`
 	Containerd Containerd `toml:"containerd"`
+	Cluster    Cluster    `toml:"cluster"`
 	Log        Log        `toml:"log"`
 
 	// Init makes a new cluster when the data directory is empty. A flag only.
@@ -73,6 +74,13 @@ type Containerd struct {
 	// IgnoreNamespaces are its namespaces in which no container is looked at;
 	// empty: none are ignored.
 	IgnoreNamespaces []string `toml:"ignore-namespaces"`
+}
+
+// Cluster says how this node takes part.
+type Cluster struct {
+	// ContactLimit is for how long no leader may have been heard before no new
+	// address is handed out; counted through restarts and reboots.
+	ContactLimit Duration `toml:"contact-limit"`
 }
 
 // Log says what is logged and how.
@@ -117,7 +125,8 @@ func DefaultConfig() Config {
 			StateDir:         "/run/containerd",
 			IgnoreNamespaces: []string{"k8s.io", "moby", "buildkit"},
 		},
-		Log: Log{Level: "info", Format: FormatAuto},
+		Cluster: Cluster{ContactLimit: Duration{12 * time.Hour}},
+		Log:     Log{Level: "info", Format: FormatAuto},
 	}
 }
 

@@ -41,7 +41,7 @@ func TestDefaultFileHasEveryKey(t *testing.T) {
 			case key == "-":
 			case key == "":
 				t.Errorf("%s.%s has no key", typ, f.Name)
-			case f.Type == reflect.TypeFor[Containerd]() || f.Type == reflect.TypeFor[Log]():
+			case f.Type == reflect.TypeFor[Containerd]() || f.Type == reflect.TypeFor[Cluster]() || f.Type == reflect.TypeFor[Log]():
 				if !strings.Contains(DefaultFile(), "\n["+key+"]\n") {
 					t.Errorf("no table [%s]", key)
 				}
@@ -181,6 +181,7 @@ func TestValidateReportsEverything(t *testing.T) {
 		Listen: netip.MustParseAddrPort("10.0.0.1:0"), Advertise: netip.MustParseAddrPort("0.0.0.0:9640"),
 		Mode: "magic", Bridge: "a/b", MTU: 12, CommitWait: Duration{time.Hour}, CoolDown: Duration{-1},
 		Containerd: Containerd{Address: "x", StateDir: "y", IgnoreNamespaces: []string{"a b"}},
+		Cluster:    Cluster{ContactLimit: Duration{13 * time.Hour}},
 		Log:        Log{Level: "loud", Format: "xml"},
 	}
 	err := cfg.Validate()
@@ -189,7 +190,7 @@ func TestValidateReportsEverything(t *testing.T) {
 	}
 	for _, key := range []string{
 		"address:", "data-dir:", "run-dir:", "node-name:", "listen:", "advertise:", "mode:", "bridge:", "mtu:",
-		"commit-wait:", "cool-down:", "containerd.address:", "containerd.state-dir:", "containerd.ignore-namespaces:",
+		"commit-wait:", "cool-down:", "containerd.address:", "containerd.state-dir:", "containerd.ignore-namespaces:", "cluster.contact-limit:",
 		"log.level:", "log.format:",
 	} {
 		if !strings.Contains("\n"+err.Error(), "\n"+key) {

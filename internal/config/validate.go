@@ -63,6 +63,9 @@ func (c Config) Validate() error {
 	if d := c.CoolDown.Duration; d < 0 || d > 24*time.Hour {
 		bad("cool-down", "%s is not between 0s and 24h", d)
 	}
+	if d := c.Cluster.ContactLimit.Duration; d < 10*time.Second || d > 12*time.Hour {
+		bad("cluster.contact-limit", "%s is not between 10s and 12h", d)
+	}
 	for _, ns := range c.Containerd.IgnoreNamespaces {
 		if !namespace.MatchString(ns) || len(ns) > 76 {
 			bad("containerd.ignore-namespaces", "%q is not the name of a containerd namespace", ns)

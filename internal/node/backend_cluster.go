@@ -134,76 +134,13 @@ func (n *Node) DrainNode(ctx context.Context, id string, drain bool) (out api.No
 	return out, nil
 }
 
-// RemoveNode implements server.NodeAdmin: first the tombstone, so that nothing
-// is handed out to the node any more, then Raft.
-func (n *Node) RemoveNode(ctx context.Context, r api.NodeRemoval) (out api.Removal, err error) {
-	p, err := n.ready()
-	if err != nil {
-		return out, err
-	}
-	id := ipam.NodeID(r.Node)
-	var held ipam.SubnetKey
-	p.store.View(func(s *ipam.State) {
-		if m, ok := s.Node(id); ok {
-			out.Node, out.ID = m.Name, string(m.ID)
-		}
-		for sub := range s.SubnetsOf(id) {
-			held = sub.SubnetKey
-		}
-	})
-	if err := p.survives(id, r.Force); err != nil {
-		return out, err
-	}
-	if err := n.propose(ctx, p, ipam.RemoveNode{Node: id, Force: r.Force, Dead: r.Dead}); err != nil {
-		return out, err
-	}
-	if err := p.store.Remove(ctx, id, r.Force); err != nil {
-		return out, err
-	}
-	if p.port != nil {
-		p.port.DropNode(id)
-	}
-	p.store.View(func(s *ipam.State) {
-		if sub, ok := s.Subnet(held); ok {
-			out.Subnet, out.SubnetState = sub.Prefix, sub.State.String()
-		}
-	})
-	return out, nil
-}
-
-// survives refuses a removal after which the other voters that answer would be
-// no quorum.
-func (p *parts) survives(id ipam.NodeID, force bool) error {
-	voters, answering := 0, 0
-	for _, other := range p.store.Peers() {
-		if !other.Voter || other.ID == id {
-			continue
-		}
-		voters++
-		if other.State != "silent" {
-			answering++
-		}
-	}
-	if p.votes(id) && voters == 0 {
-		return api.Errorf(api.CodeConflict, "it is the last voter: without it nobody can decide").WithHint("promote another node first: stellar raft promote NAME")
-	}
-	if !force && answering < voters/2+1 {
-		return api.Errorf(api.CodeConflict, "without that node %d voters are left, of which %d answer: %d are needed", voters, answering, voters/2+1)
-	}
-	return nil
-}
-
 // RaftPeers implements server.RaftStatus.
-func (n *Node) RaftPeers(context.Context) ([]api.RaftPeer, error) {
+func (n *Node) RaftPeers(ctx context.Context) ([]api.RaftPeer, error) {
 	p, err := n.ready()
 	if err != nil {
 		return nil, err
 	}
-	var out []api.RaftPeer
-	for _, other := range p.store.Peers() {
-		out = append(out, describePeer(other))
-	}
-	return out, nil
+	return p.raftPeers(ctx), nil
 }
 
 func describePeer(p raftstore.Peer) api.RaftPeer {

@@ -11,15 +11,15 @@ import (
 )
 
 // Nodes implements server.Backend.
-func (n *Node) Nodes(context.Context) ([]api.Node, error) {
+func (n *Node) Nodes(ctx context.Context) ([]api.Node, error) {
 	p, err := n.ready()
 	if err != nil {
 		return nil, err
 	}
 	stats := p.store.Stats()
 	silent := map[ipam.NodeID]bool{}
-	for _, other := range p.store.Peers() {
-		silent[other.ID] = other.State == api.RaftSilent
+	for _, other := range p.raftPeers(ctx) {
+		silent[ipam.NodeID(other.ID)] = other.State == api.RaftSilent
 	}
 	var out []api.Node
 	p.store.View(func(s *ipam.State) {

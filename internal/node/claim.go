@@ -50,7 +50,7 @@ func (n *Node) claim(ctx context.Context, p *parts) (later bool, err error) {
 			n.standing(p, errRemoved)
 		case refused(err):
 			return false, err
-		case time.Now().After(patience):
+		case time.Now().After(patience), n.moved(p):
 			n.ask(ctx, p, n.others(p))
 		}
 		fenced := n.fence.get()
@@ -124,6 +124,7 @@ func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
 	}
 	// Committed and applied here: the state holds all that was committed before.
 	p.confirmed.Store(true)
+	n.contact.heard()
 	p.applied(0, nil)
 	for _, r := range results {
 		if r.Err != nil {

@@ -80,7 +80,10 @@ func (n *Node) barred(p *parts) error {
 	if err := n.cutOff(p); err != nil {
 		return err
 	}
-	return n.ownRecord(p)
+	if err := n.ownRecord(p); err != nil {
+		return err
+	}
+	return n.contact.expired()
 }
 
 // cutOff says why this node is no member of the cluster any more, nil while it is.
@@ -127,6 +130,10 @@ func (n *Node) checkMembership(p *parts, add addCheck) {
 		add(name, api.Warn, err.Error()+": no new endpoints")
 		return
 	}
+	if err := n.contact.expired(); err != nil {
+		add(name, api.Err, err.Error()+": no new endpoints until a leader is heard, running containers keep their networks")
+		return
+	}
 	var c ipam.Cluster
 	p.store.View(func(s *ipam.State) { c, _ = s.Cluster() })
 	if c.Reclaim {
@@ -159,6 +166,12 @@ func (n *Node) review(ctx context.Context, p *parts) {
 		return
 	}
 	led, leads := p.led()
+	if led {
+		n.contact.heard()
+	}
+	if leads {
+		n.dropRemoved(ctx, p)
+	}
 	if led && !leads {
 		n.standing(p, nil)
 		return
@@ -214,7 +227,11 @@ func (n *Node) ask(ctx context.Context, p *parts, others map[ipam.NodeID]string)
 	var said atomic.Bool
 	for id, address := range others {
 		tasks.Go(func() {
-			s, err := p.client(id, address).WhoAmI(ctx)
+			c := p.client(id, address)
+			s, err := c.WhoAmI(ctx)
+			if err == nil && s.Membership == peerapi.Member {
+				n.announce(ctx, p, c)
+			}
 			if verdict := judge(s, err, own); verdict != nil {
 				said.Store(true)
 				n.standing(p, verdict)

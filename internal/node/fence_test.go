@@ -44,6 +44,10 @@ func (n *Node) withHolder(t *testing.T, p *parts) {
 	})
 }
 
+func containerOwner(id string) ipam.Owner {
+	return ipam.Owner{Kind: ipam.OwnerContainer, Namespace: "default", ID: id, Created: 1, Interface: "eth0"}
+}
+
 // membership returns the check of status.
 func (n *Node) membership(p *parts) (state api.CheckState, reason string) {
 	n.checkMembership(p, func(_ string, s api.CheckState, r string) { state, reason = s, r })
@@ -58,11 +62,8 @@ func TestFencedNodeBindsNothingNew(t *testing.T) {
 	p, _ := n.runStore(t)
 	n.withHolder(t, p)
 	g := guarded{p.holder, func() error { return n.barred(p) }}
-	owner := func(id string) ipam.Owner {
-		return ipam.Owner{Kind: ipam.OwnerContainer, Namespace: "default", ID: id, Created: 1, Interface: "eth0"}
-	}
 	bind := func(id string) error {
-		_, err := g.Bind(t.Context(), holder.BindRequest{Owner: owner(id)})
+		_, err := g.Bind(t.Context(), holder.BindRequest{Owner: containerOwner(id)})
 		return err
 	}
 	step := func(name string, check api.CheckState, text string, barred error) {

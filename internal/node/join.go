@@ -189,6 +189,9 @@ func (b peerBackend) FetchState(ctx context.Context, w io.Writer) error {
 
 // Announce implements peerapi.Members.
 func (b peerBackend) Announce(ctx context.Context, c peerapi.Caller, a peerapi.Announcement) error {
+	if b.p.store.Stats().State != "leader" {
+		return api.Errorf(api.CodeNoLeader, "this node does not lead")
+	}
 	return b.p.ensure(ctx, ipam.UpdateNode{Node: c.Node, Address: a.Address, Version: a.Version})
 }
 
@@ -266,9 +269,9 @@ func (b peerBackend) Join(ctx context.Context, r peerapi.JoinRequest) (peerapi.J
 	if skew := now.Sub(r.Time).Abs(); skew > joinClockSkew {
 		return peerapi.JoinAnswer{}, api.Errorf(api.CodeInvalid, "the joining node's clock is off by %s", skew.Round(time.Second)).WithHint("set its clock; certificates are dated")
 	}
-	ca, err := b.p.tls.CA()
+	ca, err := b.n.caKey(ctx, b.p)
 	if err != nil {
-		return peerapi.JoinAnswer{}, fmt.Errorf("sign: %w", err)
+		return peerapi.JoinAnswer{}, api.Errorf(api.CodeNoLeader, "sign: %w", err).WithHint("try again")
 	}
 	req, err := pki.ParseRequest(r.CSR)
 	if err != nil {
@@ -320,7 +323,7 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 		return peerapi.JoinAnswer{}, err
 	}
 	if r.Replace != "" {
-		b.n.dropReplaced(ctx, b.p)
+		b.n.dropRemoved(ctx, b.p)
 	}
 	return answer, nil
 }
@@ -342,8 +345,9 @@ func (p *parts) reservedWith(subnet netip.Prefix) (out []netip.Prefix) {
 	return out
 }
 
-// dropReplaced takes tombstoned nodes out of Raft and off the port.
-func (n *Node) dropReplaced(ctx context.Context, p *parts) {
+// dropRemoved takes tombstoned nodes out of Raft and off the port. They do not count
+// for a quorum that they could be part of: nobody speaks with them any more.
+func (n *Node) dropRemoved(ctx context.Context, p *parts) {
 	for _, other := range p.store.Peers() {
 		removed := false
 		p.store.View(func(s *ipam.State) {
@@ -354,8 +358,10 @@ func (n *Node) dropReplaced(ctx context.Context, p *parts) {
 			continue
 		}
 		if err := p.store.Remove(ctx, other.ID, true); err != nil && !errors.Is(err, raftstore.ErrNotMember) {
-			n.log.Warn("replaced node stays in raft for now", "node", other.Node, "err", err)
+			n.log.Warn("removed node stays in raft for now", "node", other.Node, "err", err)
 		}
-		p.port.DropNode(other.ID)
+		if p.port != nil {
+			p.port.DropNode(other.ID)
+		}
 	}
 }

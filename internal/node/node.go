@@ -53,6 +53,7 @@ type Node struct {
 	listening   early         // of a node that has just joined
 	fence       fence
 	tls         atomic.Pointer[pki.Store] // nil before the node belongs to a cluster
+	contact     *contact
 
 	mu    sync.Mutex // guards what follows
 	parts *parts     // nil before the node holds its subnet
@@ -92,6 +93,7 @@ func New(opts Options) (*Node, error) {
 		proposals: newProposals(reg), repairs: newRepairs(reg),
 	}
 	registerProcess(reg, opts.Version)
+	n.contact = openContact(filepath.Join(opts.Config.DataDir, contactFile), opts.Config.Cluster.ContactLimit.Duration, clocks, n.log)
 	n.server = server.New(n, n.log)
 	has, err := raftstore.Initialized(n.raftDir())
 	if err != nil {

@@ -29,13 +29,10 @@ func (p *parts) relay(ctx context.Context, id ipam.NodeID, address string) (*cli
 	if p.port == nil {
 		return nil, unreachable(name, errors.New("this node has no address for other nodes"))
 	}
-	if _, hostPort, ok := strings.Cut(address, "@"); ok {
-		address = hostPort
-	}
 	if address == "" {
 		return nil, unreachable(name, errors.New("it has no address"))
 	}
-	c := client.NewRelay(client.Relay{HTTP: p.port.HTTPClient(id), Base: "https://" + address, Name: name, For: server.Origin(ctx)})
+	c := p.relayTo(ctx, id, address)
 	probe, cancel := context.WithTimeout(ctx, relayPatience)
 	defer cancel()
 	_, err := c.Version(probe)
@@ -46,6 +43,13 @@ func (p *parts) relay(ctx context.Context, id ipam.NodeID, address string) (*cli
 		return nil, context.Cause(ctx)
 	}
 	return nil, unreachable(name, err)
+}
+
+func (p *parts) relayTo(ctx context.Context, id ipam.NodeID, address string) *client.Client {
+	if _, hostPort, ok := strings.Cut(address, "@"); ok {
+		address = hostPort
+	}
+	return client.NewRelay(client.Relay{HTTP: p.port.HTTPClient(id), Base: "https://" + address, Name: p.nameOf(id), For: server.Origin(ctx)})
 }
 
 func unreachable(name string, err error) error {

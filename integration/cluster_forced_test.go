@@ -1,0 +1,247 @@
+package integration
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"stellar.io/stellar/internal/testx"
+)
+
+var (
+	nextHop   = regexp.MustCompile(`(?m)^(172\.\S+) via (\S+)`)
+	ownAddr   = regexp.MustCompile(`\|-- (172\.16\.\d+\.\d+)\n\s+/32 host LOCAL`)
+	taskOfCtr = regexp.MustCompile(`(?m)^\S+\s+(\d+)\s+RUNNING`)
+)
+
+// kernels looks every 100 ms at what must never be, over all of nodes' kernels: a
+// subnet with two next hops, an address in two live network namespaces.
+type kernels struct {
+	nodes []*node
+	end   chan struct{}
+	done  chan struct{}
+	once  sync.Once
+
+	samples, addresses int // written until done is closed; addresses is the most seen at once
+	doubled            map[string]bool
+}
+
+// watchKernels begins to look; call judge at the end.
+func watchKernels(nodes []*node) *kernels {
+	k := &kernels{nodes: nodes, end: make(chan struct{}), done: make(chan struct{}), doubled: map[string]bool{}}
+	nodes[0].t.Cleanup(k.stop)
+	go k.run()
+	return k
+}
+
+func (k *kernels) stop() {
+	k.once.Do(func() { close(k.end) })
+	<-k.done
+}
+
+// judge ends the watch and fails the test for what was seen.
+func (k *kernels) judge(t *testing.T) {
+	t.Helper()
+	k.stop()
+	t.Logf("%d samples, up to %d addresses at once", k.samples, k.addresses)
+	if len(k.doubled) > 0 {
+		t.Errorf("doubled: %v", slices.Sorted(maps.Keys(k.doubled)))
+	}
+	if k.samples < 10 || k.addresses < 2 {
+		t.Errorf("%d samples with at most %d addresses prove nothing", k.samples, k.addresses)
+	}
+}
+
+func (k *kernels) run() {
+	defer close(k.done)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	var tasks []string
+	for {
+		if k.samples%10 == 0 {
+			tasks = k.tasks()
+		}
+		k.sample(tasks)
+		select {
+		case <-k.end:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// tasks returns the processes of all nodes' running containers.
+func (k *kernels) tasks() (pids []string) {
+	for _, n := range k.nodes {
+		out, err := n.containerd.Ctr("tasks", "ls")
+		if err != nil {
+			continue
+		}
+		for _, m := range taskOfCtr.FindAllStringSubmatch(out, -1) {
+			pids = append(pids, m[1])
+		}
+	}
+	return pids
+}
+
+func (k *kernels) sample(tasks []string) {
+	k.samples++
+	via := map[string]string{}
+	for _, n := range k.nodes {
+		out, _ := n.host.Output("ip", "route")
+		for _, m := range nextHop.FindAllStringSubmatch(out, -1) {
+			if other := via[m[1]]; other != "" && other != m[2] {
+				k.doubled[m[1]+" via "+other+" and "+m[2]] = true
+			}
+			via[m[1]] = m[2]
+		}
+	}
+	at := map[string]string{}
+	for _, pid := range tasks {
+		ns, err := os.Readlink("/proc/" + pid + "/ns/net")
+		if err != nil {
+			continue // it has ended
+		}
+		table, _ := os.ReadFile("/proc/" + pid + "/net/fib_trie")
+		for _, m := range ownAddr.FindAllStringSubmatch(string(table), -1) {
+			if other := at[m[1]]; other != "" && other != ns {
+				k.doubled[m[1]+" in "+other+" and "+ns] = true
+			}
+			at[m[1]] = ns
+		}
+	}
+	k.addresses = max(k.addresses, len(at))
+}
+
+// statusOf waits until n's list of nodes gives a node that status.
+func (n *node) statusOf(name, status string) {
+	n.t.Helper()
+	n.eventually(quiet, n.name+" shows "+name+" as "+status, func() error {
+		out := n.cli("node", "ls", "--no-headers")
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); strings.TrimSuffix(f[0], "*") == name && slices.Contains(f, status) {
+				return nil
+			}
+		}
+		return errorText(out)
+	})
+}
+
+// TestClusterForcedRemoval: the subnet of a node that was removed by force is
+// nobody's, or free when its end was vouched for, and stays so when the node comes
+// back. It finds itself fenced; what runs there keeps its packets.
+func TestClusterForcedRemoval(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		flags []string
+		cut   bool // the node is cut off, and alive; else its agent is killed
+		state string
+	}{
+		{"killed", []string{"--force"}, false, "quarantined"},
+		{"killed and called dead", []string{"--force", "--dead"}, false, "free"},
+		{"cut off", []string{"--force"}, true, "quarantined"},
+		{"cut off and called dead", []string{"--force", "--dead"}, true, "free"},
+	} {
+		t.Run(tt.name, func(t *testing.T) { testForcedRemoval(t, tt.cut, tt.state, tt.flags...) })
+	}
+}
+
+func testForcedRemoval(t *testing.T, cut bool, state string, flags ...string) {
+	const subnet = "172.16.8.0/22"
+	lan := testx.NewLAN(t, 4)
+	var nodes []*node
+	for i := range 4 {
+		nodes = append(nodes, newNode(t, lan, i, nodeOptions{}))
+	}
+	a, b, c, d := nodes[0], nodes[1], nodes[2], nodes[3]
+	rest := []*node{a, b}
+	a.startAgent("--init")
+	a.cli("status", "--wait", "--timeout", "30s")
+	for _, n := range []*node{b, c} {
+		n.startAgent()
+		n.join(a, a.token())
+	}
+	awaitVoters(t, nodes[:3])
+	for _, n := range nodes[:3] {
+		n.routed(nodes[:3]...)
+	}
+	keep, mate := c.start("keep"), c.start("mate")
+	far := a.start("far")
+	watched := watchKernels(nodes)
+	lost := c.pinging(keep.Container, mate.Address)
+	heal := func() {}
+	if cut {
+		heal = c.cut("input", "output")
+	} else {
+		_ = c.stopAgent(syscall.SIGKILL)
+	}
+	for _, n := range rest { // whichever leads
+		n.statusOf("c", "lost")
+		if out := n.cli("raft", "peers", "-o", "json"); strings.Contains(out, `"state": ""`) {
+			t.Errorf("raft peers on %s:\n%s", n.name, out)
+		}
+	}
+	if cut {
+		// Alone, it attaches from its own subnet.
+		c.runContainer(testx.Run{ID: "alone", Labels: networked()})
+		c.await("alone", "provisional")
+	}
+	_, others := leaderIn(t, rest, a)
+	others[0].cli(append([]string{"node", "rm", "-y", "c"}, flags...)...)
+	gone(rest, subnet)
+	wantSubnet(rest, subnet, state)
+
+	// Who joins now gets a subnet that nobody ever held.
+	d.startAgent()
+	d.join(b, b.token())
+	if s := d.subnetOf("d"); s != "172.16.12.0/22" {
+		t.Errorf("d has %s", s)
+	}
+
+	if cut {
+		heal()
+	} else {
+		c.startAgent()
+	}
+	c.eventually(quiet, "it knows that it was removed", func() error {
+		if out, _ := c.run("status"); !strings.Contains(out, "removed from the cluster") {
+			return errorText(out)
+		}
+		return nil
+	})
+	c.runContainer(testx.Run{ID: "new", Labels: networked()})
+	c.eventually(quiet, "the new container is refused", func() error {
+		es, err := c.list()
+		if err != nil {
+			return err
+		}
+		e := es["default/new"]
+		if e.Address != "" {
+			t.Fatalf("attached by a node that was removed: %+v", e)
+		}
+		if !strings.Contains(e.Reason, "removed") {
+			return fmt.Errorf("%+v", e)
+		}
+		return nil
+	})
+	c.reaches(keep.Container, mate.Address)
+	c.reaches(keep.Container, "192.0.2.254")
+	for _, n := range []*node{b, d} {
+		n.committed(time.Now(), unique("after"))
+	}
+	b.reaches(b.start(unique("after")).Container, far.Address)
+	wantSubnet([]*node{a, b, d}, subnet, state)
+	if es, err := c.list(); err != nil || es["default/new"].Address != "" {
+		t.Errorf("the new container: %+v, %v", es["default/new"], err)
+	}
+	wantNoLoss(t, "removed and back", lost)
+	watched.judge(t)
+	sameState(t, []*node{a, b, d})
+}
