@@ -29,7 +29,7 @@ func TestClusterContactLimit(t *testing.T) {
 	}
 	c.runContainer(testx.Run{ID: "in-time", Labels: networked()})
 	c.await("in-time", "provisional")
-	time.Sleep(limit)
+	time.Sleep(limit + 2*time.Second)
 	refused := func(id string) {
 		t.Helper()
 		c.runContainer(testx.Run{ID: id, Labels: networked()})

@@ -42,7 +42,8 @@ type Config struct {
 	// draining. It may use View. nil: every node may.
 	Eligible func(ipam.NodeID) bool
 	// Forward sends a request to the leader's HandleForward and returns its answer.
-	// An error that wraps ErrNotSent means that the leader cannot have seen it; any
+	// An error that wraps ErrRefused means that the leader will not do it for this node,
+	// one that wraps ErrNotSent that the leader cannot have seen it; any
 	// other that it may have. It is called once for each request and must return
 	// when ctx ends. nil: a node that does not lead refuses with ErrNoLeader.
 	Forward func(ctx context.Context, leader ipam.NodeID, address string, request []byte) ([]byte, error)

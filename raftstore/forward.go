@@ -33,6 +33,8 @@ func (s *Store) askOnly(ctx context.Context, leader ipam.NodeID, addr string, q 
 	}
 	b, err := s.cfg.Forward(ctx, leader, addr, data)
 	switch {
+	case errors.Is(err, ErrRefused):
+		return answerMsg{}, fmt.Errorf("leader %s: %w", leader.Short(), err)
 	case errors.Is(err, ErrNotSent):
 		return answerMsg{}, fmt.Errorf("%w: leader %s: %w", ErrNoLeader, leader.Short(), err)
 	case err != nil:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -56,6 +57,13 @@ var routine = map[string]bool{
 	"clearing log suffix":                                                                                            true,
 }
 
+// retried are what autopilot calls errors and tries again a moment later: the
+// leadership is being handed over, or a candidate has just gone.
+var retried = map[string]bool{
+	"Failed to reconcile current state with the desired state": true,
+	"Error when computing next state":                          true,
+}
+
 // sendsSnapshot reports whether the library says only that a peer needs entries which
 // the log has no more: it then sends the snapshot instead. That is how every peer gets
 // a restored state, for a restore leaves a gap in the log on purpose; with any other
@@ -72,14 +80,22 @@ func sendsSnapshot(msg string, args []any) bool {
 	return false
 }
 
+// canceled reports whether the library tells of what ended with this node's leadership.
+func canceled(args []any) bool {
+	return slices.ContainsFunc(args, func(a any) bool {
+		err, ok := a.(error)
+		return ok && errors.Is(err, context.Canceled)
+	})
+}
+
 func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
-	if routine[msg] || sendsSnapshot(msg, args) {
+	if routine[msg] || sendsSnapshot(msg, args) || canceled(args) {
 		return slog.LevelDebug
 	}
-	switch level {
-	case hclog.Warn:
+	switch {
+	case level == hclog.Warn, retried[msg]:
 		return slog.LevelWarn
-	case hclog.Error:
+	case level == hclog.Error:
 		return slog.LevelError
 	}
 	return slog.LevelDebug

@@ -124,7 +124,7 @@ func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
 	}
 	// Committed and applied here: the state holds all that was committed before.
 	p.confirmed.Store(true)
-	n.contact.heard()
+	n.contact.heard(0)
 	p.applied(0, nil)
 	for _, r := range results {
 		if r.Err != nil {

@@ -89,11 +89,12 @@ func openContact(path string, limit time.Duration, now func() moment, log *slog.
 	return c
 }
 
-// heard notes that the node is led now.
-func (c *contact) heard() {
+// heard notes that the node was led so long ago.
+func (c *contact) heard(ago time.Duration) {
+	last := c.now()
+	last.Up, last.Wall = last.Up-ago, last.Wall.Add(-ago)
 	c.mu.Lock()
-	c.last = c.now()
-	last := c.last
+	c.last = last
 	age, known := last.since(c.written)
 	c.mu.Unlock()
 	if !known || age >= contactEvery {

@@ -48,7 +48,7 @@ func TestContactLimit(t *testing.T) {
 		{"at first", func(_ *machine, c *contact) *contact { return c }, false},
 		{"almost", func(m *machine, c *contact) *contact { m.pass(almost); return c }, false},
 		{"over", func(m *machine, c *contact) *contact { m.pass(over); return c }, true},
-		{"over, and heard again", func(m *machine, c *contact) *contact { m.pass(over); c.heard(); return c }, false},
+		{"over, and heard again", func(m *machine, c *contact) *contact { m.pass(over); c.heard(0); return c }, false},
 		{"over, and the agent restarted", func(m *machine, _ *contact) *contact { m.pass(over); return m.open() }, true},
 		{"restarted over and over", func(m *machine, c *contact) *contact {
 			for range 13 {
@@ -66,14 +66,14 @@ func TestContactLimit(t *testing.T) {
 		{"a reboot without a clock, and heard", func(m *machine, _ *contact) *contact {
 			m.reboot(-24 * 365 * time.Hour)
 			c := m.open()
-			c.heard()
+			c.heard(0)
 			return c
 		}, false},
 		{"a reboot with a clock a little off", func(m *machine, _ *contact) *contact { m.reboot(-time.Second); return m.open() }, false},
 		{"heard until just before the restart", func(m *machine, c *contact) *contact {
 			for range 13 * 60 {
 				m.pass(time.Minute)
-				c.heard()
+				c.heard(0)
 			}
 			m.pass(almost)
 			return m.open()
@@ -106,7 +106,7 @@ func TestContactIsWrittenSeldom(t *testing.T) {
 	last, _ := os.Stat(m.path)
 	for range 300 { // ten minutes
 		m.pass(2 * time.Second)
-		c.heard()
+		c.heard(0)
 		if now, err := os.Stat(m.path); err != nil {
 			t.Fatal(err)
 		} else if !os.SameFile(last, now) {

@@ -167,7 +167,7 @@ func (n *Node) review(ctx context.Context, p *parts) {
 	}
 	led, leads := p.led()
 	if led {
-		n.contact.heard()
+		n.contact.heard(max(0, p.store.Stats().LastContact))
 	}
 	if leads {
 		n.dropRemoved(ctx, p)

@@ -74,7 +74,7 @@ func (n *Node) announce(ctx context.Context, p *parts, to *peerapi.Client) {
 func (p *parts) inUse(id ipam.NodeID) (err error) {
 	p.store.View(func(s *ipam.State) {
 		for sub := range s.SubnetsOf(id) {
-			if u := s.Usage(sub.SubnetKey); u.Used > 0 {
+			if u := s.Usage(sub.SubnetKey); sub.State == ipam.Held && u.Used > 0 {
 				err = fmt.Errorf("%d leases in %s: %w", u.Used, sub.Prefix, ipam.ErrNodeInUse)
 			}
 		}

@@ -194,6 +194,9 @@ func (n *Node) connect(p *parts, c *raftstore.Config) {
 	}
 	c.Forward = func(ctx context.Context, leader ipam.NodeID, address string, request []byte) ([]byte, error) {
 		answer, err := p.client(leader, address).Forward(ctx, request)
+		if api.CodeOf(err) == api.CodeDenied {
+			return nil, fmt.Errorf("%w: %w", raftstore.ErrRefused, err)
+		}
 		if err != nil && !peerapi.Sent(err) {
 			return nil, fmt.Errorf("%w: %w", raftstore.ErrNotSent, err)
 		}

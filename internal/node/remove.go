@@ -75,7 +75,7 @@ func (p *parts) handOver(ctx context.Context, id ipam.NodeID, force bool) error 
 // what the others say of it then.
 func (n *Node) bury(ctx context.Context, p *parts, c ipam.RemoveNode) error {
 	err := n.propose(ctx, p, c)
-	if err == nil || c.Node != n.id.ID || api.CodeOf(err) != api.CodeUnknownOutcome && api.CodeOf(err) != api.CodeNoLeader {
+	if err == nil || c.Node != n.id.ID {
 		return err
 	}
 	if n.ask(ctx, p, n.others(p)); errors.Is(n.cutOff(p), errRemoved) {
