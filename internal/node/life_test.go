@@ -189,6 +189,7 @@ func TestJoinWithAWrongClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, _ := n.runStore(t)
+	n.withHolder(t, p)
 	var err error
 	if p.tls, err = n.openTLS(); err != nil {
 		t.Fatal(err)
