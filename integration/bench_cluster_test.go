@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,47 +45,88 @@ func benchCluster(b *testing.B, t *table) {
 	trio[0].voters(3)
 	t.value("third node joins → all three vote", "s", 1, time.Since(typed).Seconds(), bar{})
 	benchLeases(b, t, trio, alone)
+	benchAttaches(b, t, trio, alone)
 	benchIdleCluster(b, t, trio)
 	benchThroughput(b, t, trio)
 	benchFailover(b, t, trio)
 }
 
-// benchLeases measures leases and attaches on the leader, on the followers and on the
-// node that is alone, in turns.
-func benchLeases(b *testing.B, t *table, trio []*node, alone *node) {
+// Where something was measured.
+const (
+	onLeader = iota
+	onFollower
+	onAlone
+	places
+)
+
+// inTurns calls fn for each node again and again, with where that is. What fn returns
+// is collected by place, after some turns to warm up.
+func inTurns(b *testing.B, what string, trio []*node, alone *node, fn func(n *node, id string) time.Duration) (out [places]samples) {
+	b.Helper()
 	leader, followers := leaderIn(b, trio, trio[0])
-	logs := map[*node]*logTail{}
-	var bound, attached [3]samples // leader, followers, alone
 	runs := scaled(clusterRuns)
-	p := newProgress("ctr run on four nodes", runs)
+	p := newProgress(what+" on four nodes", runs)
 	for i := range benchWarm/5 + runs {
 		for _, n := range append([]*node{leader, alone}, followers...) {
-			where := map[*node]int{leader: 0, followers[0]: 1, followers[1]: 1, alone: 2}[n]
-			if logs[n] == nil {
-				logs[n] = &logTail{path: n.log}
-			}
-			id := fmt.Sprintf("lease%d", i)
-			n.runContainer(testx.Run{ID: id, Labels: networked()})
-			told := logs[n].attached(b, n, "default/"+id)
-			n.mustBeLeased(id)
-			took, ok := logs[n].bound[id]
-			if err := n.remove(id); err != nil || !ok {
-				b.Fatalf("%s on %s, bound: %t, %v", id, n.name, ok, err)
-			}
+			where := map[*node]int{leader: onLeader, followers[0]: onFollower, followers[1]: onFollower, alone: onAlone}[n]
+			took := fn(n, fmt.Sprintf("%s%d", what, i))
 			if i >= benchWarm/5 {
-				bound[where].add(took)
-				attached[where].add(told.duration("total"))
+				out[where].add(took)
 			}
 		}
 		p.done(i)
 	}
-	t.spread("lease, journal and commit, on the leader of three", "ms", bound[0], bar{p50: 2})
-	t.spread("  on the followers", "ms", bound[1], bar{p50: 2})
-	t.spread("  on one node alone", "ms", bound[2], bar{})
-	t.spread("/tasks/create → endpoint up, on one node alone", "ms", attached[2], bar{})
-	for i, where := range []string{"the leader of three", "the followers"} {
+	return out
+}
+
+// benchLeases measures the leases of containers that are made and not started: on few
+// processors the start of one takes them from its own lease.
+func benchLeases(b *testing.B, t *table, trio []*node, alone *node) {
+	logs := map[*node]*logTail{alone: {path: alone.log}}
+	for _, n := range trio {
+		logs[n] = &logTail{path: n.log}
+	}
+	bound := inTurns(b, "lease", trio, alone, func(n *node, id string) (took time.Duration) {
+		if err := n.containerd.Create(testx.Run{ID: id, Labels: networked()}); err != nil {
+			b.Fatal(err)
+		}
+		n.eventually(quiet, id+" is bound", func() error {
+			var ok bool
+			err := logs[n].read()
+			if took, ok = logs[n].bound[id]; !ok && err == nil {
+				err = errors.New("the log has no such line")
+			}
+			return err
+		})
+		if _, err := n.containerd.Ctr("-n", "default", "containers", "rm", id); err != nil {
+			b.Fatal(err)
+		}
+		return took
+	})
+	t.spread("lease, journal and commit, on the leader of three", "ms", bound[onLeader], bar{p50: 2})
+	t.spread("  on the followers", "ms", bound[onFollower], bar{p50: 2})
+	t.spread("  on one node alone", "ms", bound[onAlone], bar{})
+}
+
+// benchAttaches measures attaches of containers that are run.
+func benchAttaches(b *testing.B, t *table, trio []*node, alone *node) {
+	logs := map[*node]*logTail{alone: {path: alone.log}}
+	for _, n := range trio {
+		logs[n] = &logTail{path: n.log}
+	}
+	attached := inTurns(b, "run", trio, alone, func(n *node, id string) time.Duration {
+		n.runContainer(testx.Run{ID: id, Labels: networked()})
+		told := logs[n].attached(b, n, "default/"+id)
+		n.mustBeLeased(id)
+		if err := n.remove(id); err != nil {
+			b.Fatal(err)
+		}
+		return told.duration("total")
+	})
+	t.spread("/tasks/create → endpoint up, on one node alone", "ms", attached[onAlone], bar{})
+	for i, where := range []string{onLeader: "the leader of three", onFollower: "the followers"} {
 		t.spread("  on "+where, "ms", attached[i], bar{})
-		t.value("  more than alone, at the median", "ms", len(attached[i]), attached[i].quantile(0.5)-attached[2].quantile(0.5), bar{p50: nearAlone})
+		t.value("  more than alone, at the median", "ms", len(attached[i]), attached[i].quantile(0.5)-attached[onAlone].quantile(0.5), bar{p50: nearAlone})
 	}
 }
 
