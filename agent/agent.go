@@ -54,14 +54,14 @@ type Config struct {
 	Dir string
 	// IgnoreNamespaces are containerd's that are somebody else's.
 	IgnoreNamespaces []string
-	// Workers bounds how many containers are worked on at once; 0 means 32.
+	// Workers bounds how many containers are worked on at once; 0 means 128.
 	Workers int
 }
 
 // defaultWorkers is generous: most of a worker's time is waiting for containerd,
 // a commit, or a dying namespace (up to 200 ms), and new tasks must not queue
 // behind those.
-const defaultWorkers = 32
+const defaultWorkers = 128
 
 // lostBacklog is how many vanished interfaces wait to be made again.
 const lostBacklog = 1024

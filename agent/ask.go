@@ -60,7 +60,7 @@ func (a *Agent) ask(ctx context.Context, key events.Key, hint func(*hint), done 
 	a.hints[key] = h
 	after := a.passes
 	a.mu.Unlock()
-	a.queue.add(key)
+	a.queue.hurry(key)
 	for {
 		a.mu.Lock()
 		r := a.records[key]

@@ -174,6 +174,7 @@ func (a *Agent) raise(ctx context.Context, r *Request, ns Process) (Endpoint, er
 	e.State, e.Grade, e.NetNS, e.DefaultRoute = StateAttached, GradeSync, ns.ID().Ino, spec.DefaultRoute
 	e.MAC, e.HostIfname, e.Phases = made.MAC.String(), made.HostIfname, clock.phases
 	a.log.Info("endpoint attached", "container", e.Key, "ip", e.Address, "host_if", e.HostIfname, "grade", e.Grade, "total", clock.total())
+	a.cfg.Metrics.ready(e.Grade)
 	a.cfg.Metrics.attached("attached", append(clock.phases, Phase{"total", clock.total()}))
 	a.Record("attached", e.Key.String(), e.Address.String()+" on "+e.HostIfname)
 	return e, nil

@@ -51,6 +51,10 @@ func (a *Agent) Hint(h events.Hint) {
 	}
 	a.hints[h.Key] = p
 	a.mu.Unlock()
+	if h.Topic == events.ContainerCreate || h.Topic == events.TaskCreate {
+		a.queue.hurry(h.Key)
+		return
+	}
 	a.queue.add(h.Key)
 }
 

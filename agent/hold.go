@@ -33,7 +33,7 @@ func (a *Agent) Held(key events.Key, pid int, at time.Time) {
 		a.hints[key] = h
 	}
 	a.mu.Unlock()
-	a.queue.add(key)
+	a.queue.hurry(key)
 }
 
 // unhand tells the hold that the endpoint is up in the opened process's namespace.

@@ -142,6 +142,7 @@ const (
 	nerdctlNetworks = "nerdctl/networks"
 	nerdctlIP       = "nerdctl/ip"
 	nerdctlHostname = "nerdctl/hostname"
+	nerdctlMAC      = "nerdctl/mac-address"
 )
 
 // addNerdctl fills in what our own keys leave open. An image can bring these
@@ -161,6 +162,9 @@ func (w *Wish) addNerdctl(c *events.Container, t Trust) {
 	}
 	if a, err := netip.ParseAddr(users(nerdctlIP)); err == nil && a.Is4() && !w.IP.IsValid() {
 		w.IP = a
+	}
+	if mac, err := parseMAC(users(nerdctlMAC)); err == nil && w.MAC == nil {
+		w.MAC = mac
 	}
 	if name := users(nerdctlHostname); w.Hostname == "" && validHostname(name) {
 		w.Hostname = name

@@ -64,6 +64,8 @@ func TestParseWish(t *testing.T) {
 			trust: Trust{Prior: true}, want: &Wish{Network: "default", IP: netip.MustParseAddr("172.16.0.7"), Source: "label"}},
 		{name: "asked of nerdctl", in: image(m{labelNetwork: "true", nerdctlNetworks: `["none"]`, nerdctlIP: "172.16.0.9", nerdctlHostname: "web"}, nil),
 			want: &Wish{Network: "default", IP: netip.MustParseAddr("172.16.0.9"), Hostname: "web", Source: "label"}},
+		{name: "a MAC address asked of nerdctl", in: image(m{labelNetwork: "true", nerdctlNetworks: `["none"]`, nerdctlMAC: "02:00:00:00:00:09"}, nil),
+			want: &Wish{Network: "default", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, Source: "label"}},
 		{name: "asked of both", in: image(m{labelNetwork: "true", labelIP: "172.16.0.8", labelHostname: "ours",
 			nerdctlNetworks: `["none"]`, nerdctlIP: "172.16.0.9", nerdctlHostname: "web"}, nil),
 			want: &Wish{Network: "default", IP: netip.MustParseAddr("172.16.0.8"), Hostname: "ours", Source: "label"}},
@@ -75,7 +77,7 @@ func TestParseWish(t *testing.T) {
 			want: &Wish{Network: "default", Source: "label"}},
 		{name: "asked of nerdctl, image unreadable", in: events.Container{Labels: m{nerdctlNetworks: `["none"]`, nerdctlIP: "172.16.0.66"},
 			Annotations: m{labelNetwork: "true", nerdctlIP: "172.16.0.66"}, HasImage: true}, want: &Wish{Network: "default", Source: "annotation"}},
-		{name: "malformed words for nerdctl", in: image(m{labelNetwork: "true", nerdctlNetworks: `["none"]`, nerdctlIP: "fd00::1", nerdctlHostname: "-"}, nil),
+		{name: "malformed words for nerdctl", in: image(m{labelNetwork: "true", nerdctlNetworks: `["none"]`, nerdctlIP: "fd00::1", nerdctlHostname: "-", nerdctlMAC: "x"}, nil),
 			want: &Wish{Network: "default", Source: "label"}},
 		{name: "nerdctl's copied keys are not ours", in: events.Container{Annotations: m{"stellar.io/nerdctl/network": "true"}}},
 

@@ -102,6 +102,9 @@ func (j *job) lookPresent(ctx context.Context, c *events.Container, seen time.Ti
 	_, f.lease = j.cfg.Leases.Lookup(j.owner)
 	f.moved = j.moved()
 	f.down = j.asked != nil && j.asked.Down
+	if j.cfg.Hold != nil && f.wanted && !f.rejected && !f.down {
+		j.arm() // before the lease: the init may be parked any moment
+	}
 	j.pid = livePID(c.Task)
 	before := j.pidSeen
 	if pid, since := j.waiting(j.key); pid != 0 && f.task == taskNone {

@@ -17,6 +17,7 @@ type Metrics struct {
 	eventLag      prometheus.Histogram
 	reconcile     prometheus.Histogram
 	rejections    *prometheus.CounterVec
+	grades        *prometheus.CounterVec
 	connected     prometheus.Gauge
 }
 
@@ -48,11 +49,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		rejections: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stellar_label_rejections_total", Help: "Containers rejected, by reason.",
 		}, []string{"reason"}),
+		grades: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellar_endpoint_ready_total", Help: "Endpoints that came up, by how they were ready in relation to their program's first instruction.",
+		}, []string{"grade"}),
 		connected: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "stellar_containerd_connected", Help: "1 while containerd answers.",
 		}),
 	}
-	reg.MustRegister(m.attachTotal, m.attachSeconds, m.detachTotal, m.eventsTotal, m.eventLag, m.reconcile, m.rejections, m.connected)
+	reg.MustRegister(m.attachTotal, m.attachSeconds, m.detachTotal, m.eventsTotal, m.eventLag, m.reconcile, m.rejections, m.grades, m.connected)
+	for _, g := range []Grade{GradeSync, GradeHeld, GradeEarly, GradeLate, GradeAdopted} {
+		m.grades.WithLabelValues(string(g))
+	}
 	for _, result := range []string{"attached", "adopted", "error"} {
 		m.attachTotal.WithLabelValues(result)
 	}
@@ -69,6 +76,13 @@ func (m *Metrics) attached(result string, phases []Phase) {
 	}
 	for _, p := range phases {
 		m.attachSeconds.WithLabelValues(p.Name).Observe(p.Duration.Seconds())
+	}
+}
+
+// ready counts an endpoint that came up, once for each task.
+func (m *Metrics) ready(g Grade) {
+	if m != nil && g != "" {
+		m.grades.WithLabelValues(string(g)).Inc()
 	}
 }
 
@@ -128,6 +142,9 @@ func (a *Agent) Collect(ch chan<- prometheus.Metric) {
 		if r.shown.State != "" {
 			count[class{r.shown.State, r.shown.Grade}]++
 		}
+	}
+	for _, x := range a.attachments {
+		count[class{x.shown.State, x.shown.Grade}]++
 	}
 	a.mu.Unlock()
 	for c, n := range count {

@@ -18,19 +18,29 @@ const (
 
 // queue hands keys to workers. A key is in it at most once however often it is
 // added, is never with two workers at a time, and comes back at once when it
-// was added while a worker had it. Adding never blocks, and its memory is
-// bounded by the number of keys.
+// was added while a worker had it. Urgent keys, of containers that are about to
+// start, pass all others. Adding never blocks, and its memory is bounded by the
+// number of keys.
 type queue struct {
-	mu      sync.Mutex // guards all below
-	ready   []events.Key
+	mu      sync.Mutex   // guards all below
+	ready   []events.Key // some may be stale: those that are not in queued as what they were
+	urgent  []events.Key
 	waiting map[events.Key]*delayed // keys due later
 	byDue   dueHeap
-	queued  map[events.Key]bool
+	queued  map[events.Key]urgency
 	working map[events.Key]bool
-	again   map[events.Key]bool // added while working
+	again   map[events.Key]urgency // added while working
 	fails   map[events.Key]int
 	wake    chan struct{} // capacity 1: there may be something to do
 }
+
+// urgency of a key that is due; none is the zero value: it is not.
+type urgency uint8
+
+const (
+	ordinary urgency = iota + 1
+	urgent
+)
 
 type delayed struct {
 	key events.Key
@@ -40,8 +50,8 @@ type delayed struct {
 
 func newQueue() *queue {
 	return &queue{
-		waiting: map[events.Key]*delayed{}, queued: map[events.Key]bool{}, working: map[events.Key]bool{},
-		again: map[events.Key]bool{}, fails: map[events.Key]int{}, wake: make(chan struct{}, 1),
+		waiting: map[events.Key]*delayed{}, queued: map[events.Key]urgency{}, working: map[events.Key]bool{},
+		again: map[events.Key]urgency{}, fails: map[events.Key]int{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -49,20 +59,31 @@ func newQueue() *queue {
 func (q *queue) add(key events.Key) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.addLocked(key)
+	q.addLocked(key, ordinary)
 }
 
-func (q *queue) addLocked(key events.Key) {
+// hurry makes key due now, before all that is not urgent.
+func (q *queue) hurry(key events.Key) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.addLocked(key, urgent)
+}
+
+func (q *queue) addLocked(key events.Key, u urgency) {
 	if d := q.waiting[key]; d != nil {
 		heap.Remove(&q.byDue, d.pos)
 		delete(q.waiting, key)
 	}
 	switch {
 	case q.working[key]:
-		q.again[key] = true
-	case !q.queued[key]:
-		q.queued[key] = true
-		q.ready = append(q.ready, key)
+		q.again[key] = max(q.again[key], u)
+	case q.queued[key] < u:
+		q.queued[key] = u
+		if u == urgent {
+			q.urgent = append(q.urgent, key)
+		} else {
+			q.ready = append(q.ready, key)
+		}
 		q.signal()
 	}
 }
@@ -82,7 +103,7 @@ func (q *queue) addAfter(key events.Key, d time.Duration) {
 }
 
 func (q *queue) addAfterLocked(key events.Key, d time.Duration) {
-	if q.queued[key] || q.again[key] {
+	if q.queued[key] > 0 || q.again[key] > 0 {
 		return
 	}
 	due := time.Now().Add(d)
@@ -112,9 +133,10 @@ func (q *queue) done(key events.Key, failed bool) (retryIn time.Duration) {
 		delete(q.fails, key)
 	}
 	switch {
-	case q.again[key]:
+	case q.again[key] > 0:
+		u := q.again[key]
 		delete(q.again, key)
-		q.addLocked(key)
+		q.addLocked(key, u)
 	case failed:
 		q.addAfterLocked(key, retryIn)
 	}
@@ -172,13 +194,12 @@ func (q *queue) take() (events.Key, bool, time.Duration) {
 	defer q.mu.Unlock()
 	now := time.Now()
 	for len(q.byDue) > 0 && !q.byDue[0].due.After(now) {
-		q.addLocked(q.byDue[0].key)
+		q.addLocked(q.byDue[0].key, ordinary)
 	}
-	if len(q.ready) > 0 {
-		key := q.ready[0]
-		q.ready = q.ready[1:]
-		delete(q.queued, key)
-		q.working[key] = true
+	if key, ok := q.next(&q.urgent, urgent); ok {
+		return key, true, 0
+	}
+	if key, ok := q.next(&q.ready, ordinary); ok {
 		return key, true, 0
 	}
 	if len(q.byDue) > 0 {
@@ -187,19 +208,33 @@ func (q *queue) take() (events.Key, bool, time.Duration) {
 	return events.Key{}, false, time.Hour
 }
 
+// next takes the first key of a list that is still in it.
+func (q *queue) next(list *[]events.Key, as urgency) (events.Key, bool) {
+	for len(*list) > 0 {
+		key := (*list)[0]
+		*list = (*list)[1:]
+		if q.queued[key] == as {
+			delete(q.queued, key)
+			q.working[key] = true
+			return key, true
+		}
+	}
+	return events.Key{}, false
+}
+
 // busy reports whether key is due or with a worker. A key that waits for its
 // time is not.
 func (q *queue) busy(key events.Key) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.queued[key] || q.working[key] || q.again[key]
+	return q.queued[key] > 0 || q.working[key] || q.again[key] > 0
 }
 
 // len is the number of keys due, waiting or with a worker.
 func (q *queue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.ready) + len(q.waiting) + len(q.working)
+	return len(q.queued) + len(q.waiting) + len(q.working)
 }
 
 type dueHeap []*delayed

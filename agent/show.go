@@ -131,6 +131,7 @@ func (j *job) showAttached(adopted bool) {
 		attrs = append(attrs, p.Name, p.Duration)
 	}
 	j.log.Info("endpoint "+result, attrs...)
+	j.cfg.Metrics.ready(e.Grade)
 	j.cfg.Metrics.attached(result, append(j.clock.phases, Phase{"total", total}))
 	j.Record(result, j.key.String(), text(true, e.Address.String()+" on "+e.HostIfname, e.Reason))
 }

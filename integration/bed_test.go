@@ -62,10 +62,7 @@ func TestMain(m *testing.M) {
 
 // buildBinary builds the program under test.
 func buildBinary(path string, flags ...string) error {
-	args := append([]string{"build", "-tags", "hashicorpmetrics", "-o", path}, flags...)
-	if raceEnabled {
-		args = append(args, "-race")
-	}
+	args := append([]string{"build", "-tags", "hashicorpmetrics", "-o", path, fmt.Sprintf("-race=%t", raceEnabled)}, flags...)
 	if out, err := exec.Command("go", append(args, "stellar.io/stellar/cmd/stellar")...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", path, err, out)
 	}

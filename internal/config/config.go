@@ -61,6 +61,7 @@ type Config struct {
 	CoolDown   Duration   `toml:"cool-down"`
 	Containerd Containerd `toml:"containerd"`
 	Cluster    Cluster    `toml:"cluster"`
+	Hold       Hold       `toml:"hold"`
 	Log        Log        `toml:"log"`
 
 	// Init makes a new cluster when the data directory is empty. A flag only.
@@ -81,6 +82,13 @@ type Cluster struct {
 	// ContactLimit is for how long no leader may have been heard before no new
 	// address is handed out; counted through restarts and reboots.
 	ContactLimit Duration `toml:"contact-limit"`
+}
+
+// Hold says whether programs are kept from starting before their network is up.
+type Hold struct {
+	Enabled bool `toml:"enabled"`
+	// Deadline is how long a program is kept at most.
+	Deadline Duration `toml:"deadline"`
 }
 
 // Log says what is logged and how.
@@ -126,6 +134,7 @@ func DefaultConfig() Config {
 			IgnoreNamespaces: []string{"k8s.io", "moby", "buildkit"},
 		},
 		Cluster: Cluster{ContactLimit: Duration{12 * time.Hour}},
+		Hold:    Hold{Enabled: true, Deadline: Duration{2 * time.Second}},
 		Log:     Log{Level: "info", Format: FormatAuto},
 	}
 }

@@ -41,7 +41,7 @@ func TestDefaultFileHasEveryKey(t *testing.T) {
 			case key == "-":
 			case key == "":
 				t.Errorf("%s.%s has no key", typ, f.Name)
-			case f.Type == reflect.TypeFor[Containerd]() || f.Type == reflect.TypeFor[Cluster]() || f.Type == reflect.TypeFor[Log]():
+			case f.Type == reflect.TypeFor[Containerd]() || f.Type == reflect.TypeFor[Cluster]() || f.Type == reflect.TypeFor[Hold]() || f.Type == reflect.TypeFor[Log]():
 				if !strings.Contains(DefaultFile(), "\n["+key+"]\n") {
 					t.Errorf("no table [%s]", key)
 				}

@@ -66,6 +66,9 @@ func (c Config) Validate() error {
 	if d := c.Cluster.ContactLimit.Duration; d < 10*time.Second || d > 12*time.Hour {
 		bad("cluster.contact-limit", "%s is not between 10s and 12h", d)
 	}
+	if d := c.Hold.Deadline.Duration; d < 100*time.Millisecond || d > time.Minute {
+		bad("hold.deadline", "%s is not between 100ms and 1m", d)
+	}
 	for _, ns := range c.Containerd.IgnoreNamespaces {
 		if !namespace.MatchString(ns) || len(ns) > 76 {
 			bad("containerd.ignore-namespaces", "%q is not the name of a containerd namespace", ns)

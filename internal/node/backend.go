@@ -168,6 +168,7 @@ func (n *Node) Status(context.Context) (api.StatusReport, error) {
 	r.Cluster = p.clusterID()
 	p.checkReady(add)
 	p.checkContainerd(add)
+	p.checkHold(add)
 	p.checkRaft(add)
 	n.checkMembership(p, add)
 	n.checkCertificate(add)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -19,7 +20,9 @@ import (
 	"stellar.io/stellar/agent"
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/server"
+	"stellar.io/stellar/events"
 	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/internal/hold"
 	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
@@ -71,6 +74,7 @@ type parts struct {
 	holder  *holder.Holder
 	net     *netsetup.Network
 	agent   *agent.Agent
+	hold    *hold.Holder // nil: switched off
 	routes  *routes.Manager
 
 	confirmed   atomic.Bool                    // the state has caught up since the start
@@ -184,9 +188,10 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
+	p.hold = n.newHold(func(k events.Key, pid int, at time.Time) { p.agent.Held(k, pid, at) })
 	p.agent = agent.New(agent.Config{
 		NodeName: n.id.Name, Containers: client, Leases: guarded{p.holder, func() error { return n.barred(p) }}, Network: agent.Kernel(p.net),
-		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, "requests"),
+		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, "requests"), Hold: holdOf(p.hold),
 		IgnoreNamespaces: n.opts.Config.Containerd.IgnoreNamespaces,
 	})
 	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
@@ -204,8 +209,9 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { return p.holder.Run(ctx) })
 	g.Go(func() error { return p.net.Run(ctx) })
 	g.Go(func() error { return p.routes.Run(ctx) })
+	runHold(ctx, g, p.hold)
 	g.Go(func() error { return p.agent.Run(ctx) })
-	g.Go(func() error { return client.Run(ctx, containerdSink{p.agent, &n.containerdPID}) })
+	g.Go(func() error { return client.Run(ctx, containerdSink{p.agent, &n.containerdPID, p.hold}) })
 	return nil
 }
 

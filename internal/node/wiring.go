@@ -9,6 +9,7 @@ import (
 
 	"stellar.io/stellar/agent"
 	"stellar.io/stellar/events"
+	"stellar.io/stellar/internal/hold"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 	"stellar.io/stellar/raftstore"
@@ -84,7 +85,8 @@ func (p *pid) list() []int {
 // containerdSink is the agent, told by the way which process containerd is.
 type containerdSink struct {
 	*agent.Agent
-	pid *pid
+	pid  *pid
+	hold *hold.Holder
 }
 
 // Synced implements events.Sink.
