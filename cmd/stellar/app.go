@@ -85,7 +85,7 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.debug, "debug", false, "say more on stderr")
 	root.AddCommand(
 		a.agentCommand(), a.clusterCommand(), a.statusCommand(), a.waitCommand(),
-		a.endpointCommand(), a.psCommand(), a.nodeCommand(), a.ipamCommand(), a.routeCommand(), a.raftCommand(),
+		a.endpointCommand(), a.psCommand(), a.nodeCommand(), a.ipamCommand(), a.routeCommand(), a.raftCommand(), a.cniCommand(),
 		a.eventsCommand(), a.versionCommand(),
 	)
 	return root

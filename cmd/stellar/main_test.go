@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the real binary against a backend in memory on a real socket.
 // Commands besides testscript's own: `fake` (see runFake), `exits CODE
-// COMMAND…`, `lock DIR`, and those that damage a file into another: `truncate IN
+// COMMAND…`, `lock DIR`, `plugins DIR` (the CNI plugins), and those that damage a file into another: `truncate IN
 // OUT`, `flip IN OUT BYTE`, `newer IN OUT`.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -63,7 +63,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("ESC", "\x1b[2Jreason")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fake": runFake, "exits": runExits, "lock": runLock,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fake": runFake, "exits": runExits, "lock": runLock, "plugins": runPlugins,
 			"truncate": damage(func(b []byte, _ int) []byte { return b[:len(b)-7] }),
 			"flip":     damage(func(b []byte, at int) []byte { b[at] ^= 1; return b }),
 			"newer":    damage(newer),

@@ -70,6 +70,7 @@ var may = map[string][]string{
 	"internal/cniplugin":     {"api", "internal/attachclient"},
 	"cmd/stellar-cni":        {"internal/cniplugin"},
 	"cmd/stellar-cni-ipam":   {"internal/cniplugin"},
+	"internal/cniinstall":    {"internal/atomicfile"},
 	"internal/config":        {"ipam"},
 	"internal/pki":           {"internal/atomicfile", "ipam"},
 	"internal/peer":          {"internal/pki", "ipam"},
@@ -82,7 +83,9 @@ var may = map[string][]string{
 		"raftstore", "raftstore/holder", "routes",
 	},
 	"cmd/stellar-runc": {"api", "internal/attachclient"},
-	"cmd/stellar":      {"api", "api/client", "api/server", "internal/config", "internal/node", "ipam", "netsetup", "routes", "internal/atomicfile", "raftstore"},
+	"cmd/stellar": {
+		"api", "api/client", "api/server", "internal/atomicfile", "internal/cniinstall", "internal/config", "internal/node", "ipam", "netsetup", "raftstore", "routes",
+	},
 }
 
 // owners says which packages may import a library, and no other.
