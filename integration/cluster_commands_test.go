@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"stellar.io/stellar/internal/testx"
 )
 
 // TestClusterCommandsOutliveLeaders: an operator's command that meets a change of
@@ -74,4 +76,49 @@ func TestClusterCommandsOutliveLeaders(t *testing.T) {
 		awaitVoters(t, nodes)
 	}
 	sameState(t, nodes)
+}
+
+// TestClusterJoinOutlivesLeaders: a join that meets changes of leadership is one join.
+func TestClusterJoinOutlivesLeaders(t *testing.T) {
+	const size, joining = 3, 2
+	lan := testx.NewLAN(t, size+joining)
+	var nodes []*node
+	for i := range size + joining {
+		nodes = append(nodes, newNode(t, lan, i, nodeOptions{}))
+		if i == 0 {
+			nodes[0].startAgent("--init")
+			nodes[0].cli("status", "--wait", "--timeout", "30s")
+			continue
+		}
+		nodes[i].startAgent()
+		if i < size {
+			nodes[i].join(nodes[0], nodes[0].token())
+		}
+	}
+	members := nodes[:size]
+	awaitVoters(t, members)
+	for i, n := range nodes[size:] {
+		leader, others := leaderIn(t, members, nodes[0])
+		token := others[0].token()
+		joined := make(chan error, 1)
+		go func() {
+			_, err := n.tryJoin(others[0], token)
+			joined <- err
+		}()
+		if _, err := leader.run("raft", "transfer-leader", others[1].name); err != nil {
+			t.Logf("hand-over: %v", err)
+		}
+		if err := <-joined; err != nil {
+			t.Fatal(err)
+		}
+		if s, want := n.subnetOf(n.name), fmt.Sprintf("172.16.%d.0/22", 4*(size+i)); s != want {
+			t.Errorf("%s has %s, want %s", n.name, s, want)
+		}
+		members = append(members, n)
+	}
+	for _, n := range members {
+		n.routed(members...)
+		n.committed(time.Now(), unique("run"))
+	}
+	sameState(t, members)
 }

@@ -129,7 +129,7 @@ func TestThreeNodes(t *testing.T) {
 	sameState(t, nodes)
 }
 
-// sameState waits until all nodes hold the same state.
+// sameState waits until all nodes hold the same state at the same index.
 func sameState(t *testing.T, nodes []*node) {
 	t.Helper()
 	nodes[0].eventually(quiet, "all nodes have the same state", func() error {
@@ -140,14 +140,16 @@ func sameState(t *testing.T, nodes []*node) {
 				return err
 			}
 			var h struct {
-				Item  struct{ Hash string }
 				Hash  string
 				Index uint64
 			}
 			if err := json.Unmarshal([]byte(text), &h); err != nil {
 				return err
 			}
-			seen[h.Hash+h.Item.Hash] = n.name
+			if h.Hash == "" || h.Index == 0 {
+				return fmt.Errorf("%s", text)
+			}
+			seen[fmt.Sprintf("%s at %d", h.Hash, h.Index)] = n.name
 		}
 		if len(seen) != 1 {
 			return fmt.Errorf("%v", seen)

@@ -136,7 +136,7 @@ func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, token pki.Token, s
 	}
 	hc := peer.JoinClient(token, s.Address)
 	defer hc.CloseIdleConnections()
-	answer, err := peerapi.NewClient(hc, "https://"+s.Address, s.Address).Join(ctx, peerapi.JoinRequest{
+	answer, err := insist(ctx, peerapi.NewClient(hc, "https://"+s.Address, s.Address), peerapi.JoinRequest{
 		TokenID: token.ID, Secret: [16]byte(token.Secret.Bytes()), CSR: csr, Node: n.id.ID, Name: n.id.Name, MachineID: n.id.Machine,
 		Address: n.advertised().String(), Version: n.opts.Version.Version, Mode: n.opts.Config.AttachMode(),
 		HostRanges: n.hostRanges(), Replace: s.Replace, Time: time.Now(),
@@ -152,6 +152,29 @@ func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, token pki.Token, s
 		return answer, fmt.Errorf("join: %w", err)
 	}
 	return answer, nil
+}
+
+const (
+	// joinPatience is for how long a join meets changes of leadership.
+	joinPatience = 10 * time.Second
+	// joinPause lies between two requests.
+	joinPause = time.Second
+)
+
+// insist asks to join until a change of leadership no longer keeps the cluster from an
+// answer. The request may be repeated as it is: it is executed once.
+func insist(ctx context.Context, c *peerapi.Client, r peerapi.JoinRequest) (peerapi.JoinAnswer, error) {
+	for patience := time.Now().Add(joinPatience); ; {
+		answer, err := c.Join(ctx, r)
+		if code := api.CodeOf(err); code != api.CodeNoLeader && code != api.CodeUnknownOutcome || time.Now().After(patience) {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return answer, err
+		case <-time.After(joinPause):
+		}
+	}
 }
 
 // hostRanges are the ranges that this host itself uses.
@@ -288,7 +311,7 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 		Network: ipam.DefaultNetwork, Replace: r.Replace, HostRanges: r.HostRanges,
 	}}})
 	if err != nil {
-		return peerapi.JoinAnswer{}, err
+		return peerapi.JoinAnswer{}, outcome(err)
 	}
 	if err := results[0].Err; err != nil {
 		return peerapi.JoinAnswer{}, err
@@ -320,7 +343,7 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 	}
 	answer.Chain, answer.CA = [][]byte{der}, b.p.tls.Roots()[0].Raw
 	if err := b.p.store.AddServer(ctx, r.Node, peer.RaftAddress(r.Node, r.Address)); err != nil {
-		return peerapi.JoinAnswer{}, err
+		return peerapi.JoinAnswer{}, outcome(err)
 	}
 	if r.Replace != "" {
 		b.n.dropRemoved(ctx, b.p)
