@@ -39,6 +39,8 @@ func (n *Node) RemoveNode(ctx context.Context, r api.NodeRemoval) (out api.Remov
 		if err := p.inUse(id); err != nil { // what will be refused need not begin
 			return out, err
 		}
+	}
+	if !r.Force || id == n.id.ID { // who leaves by force is alive, and force is about its containers
 		if err := n.keepsCAKey(ctx, p, id); err != nil {
 			return out, err
 		}
