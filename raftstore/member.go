@@ -94,6 +94,15 @@ func (s *Store) change(ctx context.Context, c Change, forward bool) error {
 	}
 	own := c.Node == s.cfg.NodeID && (c.Op == ChangeDemote || c.Op == ChangeRemove)
 	if own && len(voters(servers(r))) > 1 {
+		// What will be refused is refused before the leadership moves.
+		s.hear(ctx, r)
+		next, err := nextServers(servers(r), c)
+		if err == nil && next != nil {
+			err = s.permitted(r, next, c, false)
+		}
+		if err != nil {
+			return err
+		}
 		if err := s.transfer(ctx, r, ""); err != nil && !c.Force {
 			return fmt.Errorf("hand over: %w", err)
 		}

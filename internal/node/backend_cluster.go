@@ -178,7 +178,7 @@ func (n *Node) RaftHash(ctx context.Context, at uint64) (api.RaftHash, error) {
 		return api.RaftHash{}, err
 	}
 	index, sum, err := p.store.Hash(ctx, at)
-	return api.RaftHash{Node: n.id.Name, Index: index, Hash: hex.EncodeToString(sum[:])}, err
+	return api.RaftHash{Node: n.id.Name, Index: index, Hash: hex.EncodeToString(sum[:])}, outcome(err)
 }
 
 // Linearize implements server.RaftStatus.
@@ -187,7 +187,7 @@ func (n *Node) Linearize(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.store.LinearizableRead(ctx)
+	return outcome(p.store.LinearizableRead(ctx))
 }
 
 // TransferLeader implements server.RaftAdmin.
@@ -248,7 +248,7 @@ func (n *Node) SaveSnapshot(ctx context.Context, w io.Writer) (api.SnapshotInfo,
 		return api.SnapshotInfo{}, err
 	}
 	info, err := p.store.SnapshotSave(ctx, w)
-	return describeSnapshot(info), err
+	return describeSnapshot(info), outcome(err)
 }
 
 func describeSnapshot(i raftstore.SnapshotInfo) api.SnapshotInfo {

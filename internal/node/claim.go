@@ -27,10 +27,12 @@ const (
 	leaderPoll = 2 * time.Millisecond
 )
 
-// held is the subnet of this node and the network it lies in.
+// held is the subnet of this node, the network it lies in, and the address for other
+// nodes that it was confirmed at.
 type held struct {
 	Network ipam.Network `json:"network"`
 	Subnet  ipam.Subnet  `json:"subnet"`
+	Address string       `json:"address,omitempty"`
 }
 
 // claim waits until the node is a member and holds a subnet, which it asks for as
@@ -139,6 +141,7 @@ func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
 			}
 		}
 	})
+	h.Address = member.Address
 	if !h.Subnet.Prefix.IsValid() {
 		return h, fmt.Errorf("claim subnet: %w", ipam.ErrSubnetNotFound)
 	}

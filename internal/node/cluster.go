@@ -48,6 +48,9 @@ func (n *Node) makeCluster(ctx context.Context, s api.ClusterSpec) error {
 	env := ipam.Envelope{Commands: []ipam.Command{
 		ipam.InitCluster{ClusterID: id, Network: ipam.DefaultNetwork, Prefix: s.Network, SubnetBits: s.SubnetPrefix},
 	}}
+	if err := n.refuseForeignEndpoints(ctx); err != nil {
+		return err
+	}
 	reservations, err := n.reserveHostRanges(s)
 	if err != nil {
 		return err

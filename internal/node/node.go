@@ -168,6 +168,9 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	if p.store, err = raftstore.Open(cfg); err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
+	if err := n.refuseTwin(ctx, p); err != nil {
+		return err
+	}
 	ended := make(chan struct{})
 	g.Go(func() error {
 		defer close(ended)
