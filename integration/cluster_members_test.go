@@ -245,3 +245,36 @@ func TestClusterDrain(t *testing.T) {
 	b.awaitLong("new", "attached")
 	b.reaches("new", "192.0.2.254")
 }
+
+// TestClusterLeaveByForce: even with endpoints, which keep their packets; the subnet
+// is quarantined and the cluster goes on.
+func TestClusterLeaveByForce(t *testing.T) {
+	nodes := startCluster(t, 3)
+	awaitVoters(t, nodes)
+	for _, n := range nodes {
+		n.routed(nodes...)
+	}
+	leader, rest := leaderIn(t, nodes, nodes[0])
+	subnet := leader.subnetOf(leader.name)
+	stays := leader.start("stays")
+	lost := leader.pinging("stays", "192.0.2.254")
+	leader.cli("cluster", "leave", "-y", "--force")
+	gone(rest, subnet)
+	wantSubnet(rest, subnet, "quarantined")
+	leader.runContainer(testx.Run{ID: "new", Labels: networked()})
+	leader.eventually(quiet, "the new container is refused", func() error {
+		es, err := leader.list()
+		if e := es["default/new"]; err != nil || e.Address != "" || !strings.Contains(e.Reason, "removed") {
+			return errorText(e.State + " " + e.Address + ": " + e.Reason)
+		}
+		return nil
+	})
+	wantNoLoss(t, "left by force", lost)
+	if e := leader.endpoints()["default/stays"]; e.Address != stays.Address {
+		t.Errorf("what stays: %+v, was %+v", e, stays)
+	}
+	for _, n := range rest {
+		n.committed(time.Now(), unique("after"))
+	}
+	sameState(t, rest)
+}
