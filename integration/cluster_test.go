@@ -174,9 +174,9 @@ func TestJoinRefusals(t *testing.T) {
 		}
 	}
 	token := a.token()
-	refused("a token of another cluster", "", b, a, c.token())
+	refused("a token of another cluster", "CA is not the one in the token", b, a, c.token())
 	refused("a damaged token", "token", b, a, token[:len(token)-3]+"AAA")
-	refused("nobody there", "", b, &node{name: "x"}, token)
+	refused("nobody there", "cannot be reached", b, &node{name: "x"}, token)
 	refused("a member of another cluster", "already", c, a, token)
 	revoked := a.token()
 	a.cli("cluster", "token", "revoke", tokenID(t, a, "valid", 1))
