@@ -20,7 +20,9 @@ import (
 )
 
 const (
-	subnetPeers  = 4  // one leads, three follow
+	subnetPeers = 4 // one leads, three follow
+	// subnetGuests take turns: one address may join 30 times at once, not more.
+	subnetGuests = 3
 	subnetRounds = 60 // a node joins and is removed: two changes on all peers
 )
 
@@ -29,8 +31,8 @@ const (
 // rounded down to a millisecond; that of the route is the kernel's announcement in the
 // peer's namespace.
 func benchSubnets(b *testing.B, t *table) {
-	nodes := bareNodes(b, subnetPeers+1, "--debug")
-	peers, guest := nodes[:subnetPeers], nodes[subnetPeers]
+	nodes := bareNodes(b, subnetPeers+subnetGuests, "--debug")
+	peers, guests := nodes[:subnetPeers], nodes[subnetPeers:]
 	leader := peers[0]
 	leader.initBare()
 	for _, n := range peers[1:] {
@@ -50,6 +52,7 @@ func benchSubnets(b *testing.B, t *table) {
 	p := newProgress("subnets that come and go", rounds)
 	for round := range rounds {
 		subnet := fmt.Sprintf("172.%d.%d.0/22", 16+(subnetPeers+round)/64, 4*((subnetPeers+round)%64)) // in order, never-held ones first
+		guest := guests[round%subnetGuests]
 		guest.startAgent()
 		_, done := guest.typeJoin("192.0.2.1:9640", leader.token())
 		done()
