@@ -18,6 +18,7 @@ func runAgent(ctx context.Context, cfg config.Config, logger *slog.Logger) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
+	raisePriority(logger)
 	n, err := node.New(node.Options{Config: cfg, Version: buildInfo(), Logger: logger})
 	if err != nil {
 		return err
