@@ -26,6 +26,8 @@ import (
 // events.ErrNotFound proves nothing.
 type Containers interface {
 	Look(ctx context.Context, key events.Key) (events.Container, error)
+	// LookRecord is Look without the task. It answers while a task is being created.
+	LookRecord(ctx context.Context, key events.Key) (events.Container, error)
 	// Kill ends the container's task if its init process still is pid. A task
 	// that has ended is no error.
 	Kill(ctx context.Context, key events.Key, pid int) error
@@ -83,12 +85,13 @@ type Agent struct {
 	records     map[events.Key]*record
 	hints       map[events.Key]hint
 	awaited     map[events.Key]*awaited
-	passes      uint64                       // begun, over all containers
-	attachments map[ipam.Owner]*attachment   // those without a container
-	byNS        map[netsetup.NSID]events.Key // whose endpoint serves a namespace, or is being made there
-	adopted     map[ipam.Owner]bool          // endpoints of before, in a namespace that is not known yet
-	settled     chan struct{}                // closed when the keys of the first listing have been worked on
-	pending     map[events.Key]bool          // those that have not; nil before the first listing
+	looking     map[events.Key]context.CancelFunc // looks that a client's wait ends
+	passes      uint64                            // begun, over all containers
+	attachments map[ipam.Owner]*attachment        // those without a container
+	byNS        map[netsetup.NSID]events.Key      // whose endpoint serves a namespace, or is being made there
+	adopted     map[ipam.Owner]bool               // endpoints of before, in a namespace that is not known yet
+	settled     chan struct{}                     // closed when the keys of the first listing have been worked on
+	pending     map[events.Key]bool               // those that have not; nil before the first listing
 	doubt       doubt
 	link        linkState
 
@@ -113,7 +116,7 @@ func New(cfg Config) *Agent {
 		cfg: cfg, log: cfg.Logger, queue: newQueue(), events: newEventLog(),
 		records: map[events.Key]*record{}, hints: map[events.Key]hint{},
 		requests: newRequests(cfg.Dir), adoption: make(chan struct{}), lost: make(chan ipam.Owner, lostBacklog),
-		awaited: map[events.Key]*awaited{}, attachments: map[ipam.Owner]*attachment{},
+		awaited: map[events.Key]*awaited{}, looking: map[events.Key]context.CancelFunc{}, attachments: map[ipam.Owner]*attachment{},
 		byNS: map[netsetup.NSID]events.Key{}, adopted: map[ipam.Owner]bool{}, settled: make(chan struct{}),
 	}
 }

@@ -28,6 +28,9 @@ func (a *Agent) await(key events.Key, pid int, since time.Time) (done func()) {
 		a.awaited[key] = w
 	}
 	w.n++
+	if end := a.looking[key]; end != nil {
+		end()
+	}
 	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -45,6 +48,19 @@ func (a *Agent) waiting(key events.Key) (pid int, since time.Time) {
 		return w.pid, w.since
 	}
 	return 0, time.Time{}
+}
+
+// endedByClient has the next client that waits for key call end, until the returned
+// function is called.
+func (a *Agent) endedByClient(key events.Key, end context.CancelFunc) (done func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.looking[key] = end
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.looking, key)
+	}
 }
 
 // errGone ends a wait for a container that there is no more.
@@ -112,7 +128,7 @@ func up(ino uint64, ifname string) func(Endpoint) (bool, error) {
 // A *RejectError says why that cannot be; events.ErrNotFound: there is no such
 // container.
 func (a *Agent) Asked(ctx context.Context, key events.Key) (*Wish, error) {
-	c, err := a.cfg.Containers.Look(ctx, key)
+	c, err := a.cfg.Containers.LookRecord(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +179,7 @@ func (a *Agent) Attach(ctx context.Context, r Request) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	defer release()
-	c, err := a.cfg.Containers.Look(ctx, r.Key)
+	c, err := a.cfg.Containers.LookRecord(ctx, r.Key)
 	if err != nil {
 		return Endpoint{}, err
 	}
@@ -219,7 +235,7 @@ func (a *Agent) Detach(ctx context.Context, key events.Key) error {
 		return err
 	}
 	defer release()
-	c, err := a.cfg.Containers.Look(ctx, key)
+	c, err := a.cfg.Containers.LookRecord(ctx, key)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (a *Agent) containerOf(ctx context.Context, id string) (events.Container, b
 		if letter != '-' || key.Namespace == "" || key.ID == "" || slices.Contains(a.cfg.IgnoreNamespaces, key.Namespace) {
 			continue
 		}
-		c, err := a.cfg.Containers.Look(ctx, key)
+		c, err := a.cfg.Containers.LookRecord(ctx, key)
 		if err == nil || !errors.Is(err, events.ErrNotFound) {
 			return c, err == nil, err
 		}

@@ -29,6 +29,7 @@ type fakeContainer struct {
 	events.Container
 	ns   *fakeNS // to be joined; nil: a new one for each task
 	proc *fakeProc
+	busy chan struct{} // closed at the end of the task's creation; nil: it is not being created
 	// changed is when its labels or its task were changed last.
 	changed time.Time
 	// stable: neither labels nor anything else ever asked for another address.
@@ -39,7 +40,31 @@ func newFakeContainerd(k *fakeKernel) *fakeContainerd {
 	return &fakeContainerd{k: k, all: map[events.Key]*fakeContainer{}, looks: map[events.Key]int{}, gone: map[events.Key]time.Time{}, id: "server"}
 }
 
-func (c *fakeContainerd) Look(_ context.Context, key events.Key) (events.Container, error) {
+// Look does not answer while the task is being created, as containerd 1.x.
+func (c *fakeContainerd) Look(ctx context.Context, key events.Key) (events.Container, error) {
+	c.mu.Lock()
+	var busy chan struct{}
+	if x := c.all[key]; x != nil {
+		busy = x.busy
+	}
+	c.mu.Unlock()
+	if busy != nil {
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return events.Container{}, ctx.Err()
+		}
+	}
+	return c.answer(key)
+}
+
+func (c *fakeContainerd) LookRecord(_ context.Context, key events.Key) (events.Container, error) {
+	out, err := c.answer(key)
+	out.Task = nil
+	return out, err
+}
+
+func (c *fakeContainerd) answer(key events.Key) (events.Container, error) {
 	time.Sleep(time.Millisecond)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -26,7 +26,7 @@ func (j *job) look(ctx context.Context) (facts, error) {
 		j.queue.add(j.key)
 		return f, nil
 	}
-	c, err := j.cfg.Containers.Look(ctx, j.key)
+	c, err := j.lookAtRecord(ctx)
 	j.clock.lap("look")
 	switch {
 	case errors.Is(err, events.ErrNotFound):
@@ -36,6 +36,30 @@ func (j *job) look(ctx context.Context) (facts, error) {
 	}
 	j.absent, j.deleted = time.Time{}, false
 	return j.lookPresent(ctx, &c, time.Now())
+}
+
+// lookAtRecord asks containerd about the container: in the middle of its task's
+// creation, while a client waits for us, for the record alone. containerd 1.x would
+// answer for the task only after that, so a question that was under way when the
+// client came ends, too.
+func (j *job) lookAtRecord(ctx context.Context) (events.Container, error) {
+	full, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer j.endedByClient(j.key, cancel)()
+	if !j.creating() {
+		c, err := j.cfg.Containers.Look(full, j.key)
+		if full.Err() == nil || ctx.Err() != nil || !j.creating() {
+			return c, err
+		}
+	}
+	return j.cfg.Containers.LookRecord(ctx, j.key)
+}
+
+// creating reports whether a client waits in the middle of the task's creation. It
+// does not if another process is known to be the task.
+func (j *job) creating() bool {
+	pid, _ := j.waiting(j.key)
+	return pid != 0 && (!j.alive() || j.proc.PID() == pid)
 }
 
 // lookError is a look that failed. It proves nothing, so it changes nothing.

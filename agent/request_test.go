@@ -20,7 +20,7 @@ func (b *bed) creating(x *fakeContainer) *fakeProc {
 	defer b.k.unpin(ns)
 	p := b.k.fork(ns)
 	b.c.mu.Lock()
-	x.proc, x.changed = p, time.Now()
+	x.proc, x.changed, x.busy = p, time.Now(), make(chan struct{})
 	b.c.mu.Unlock()
 	return p
 }
@@ -29,6 +29,8 @@ func (b *bed) creating(x *fakeContainer) *fakeProc {
 func (b *bed) created(x *fakeContainer) {
 	b.c.mu.Lock()
 	x.Task = &events.Task{PID: uint32(x.proc.pid), Status: events.TaskCreated}
+	close(x.busy)
+	x.busy = nil
 	b.c.mu.Unlock()
 	b.c.tell(events.Hint{Key: x.Key, Topic: events.TaskCreate, PID: uint32(x.proc.pid)})
 }
@@ -324,6 +326,45 @@ func TestByHand(t *testing.T) {
 }
 
 // TestAwait: the hook of a runtime waits for what the labels ask.
+// TestAwaitEndsALook: a look that began in the middle of the task's creation would
+// be answered only after the client has gone.
+func TestAwaitEndsALook(t *testing.T) {
+	t.Parallel()
+	withAgent(t, func(b *bed) {
+		x := b.c.create(key("web"), networked, func(x *fakeContainer) { x.busy = make(chan struct{}) })
+		b.wait(time.Second)
+		p := b.creating(x)
+		if e, wanted, err := b.a.Await(b.within(time.Second), x.Key, p.pid); err != nil || !wanted || e.Grade != GradeSync {
+			t.Errorf("Await = %+v, %t, %v", e, wanted, err)
+		}
+		b.created(x)
+		b.c.run(x)
+		b.wait(time.Minute)
+		b.want(x, StateAttached)
+	})
+}
+
+// TestCNIMovesNothing: a client that names another process than the running task
+// does not get the container's endpoint there.
+func TestCNIMovesNothing(t *testing.T) {
+	t.Parallel()
+	withAgent(t, func(b *bed) {
+		x := b.running("web", networked)
+		b.want(x, StateAttached)
+		ns := b.k.newNS()
+		other := b.k.fork(ns)
+		b.k.unpin(ns)
+		if e, err := b.a.Add(b.within(time.Second), cniRequest(x, other)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Add = %+v, %v", e, err)
+		}
+		b.wait(time.Minute)
+		if e := b.want(x, StateAttached); e.PID != x.proc.pid {
+			t.Errorf("the endpoint is that of process %d, want %d", e.PID, x.proc.pid)
+		}
+		b.wantLinks(1)
+	})
+}
+
 func TestAwait(t *testing.T) {
 	t.Parallel()
 	withAgent(t, func(b *bed) {

@@ -35,14 +35,11 @@ func (c *Client) Look(ctx context.Context, key Key) (Container, error) {
 		task, err := c.task(ctx, key)
 		tasks <- taskAnswer{task, err}
 	}()
-	ctr, err := c.record(ctx, key)
+	ctr, err := c.recordAndImage(ctx, key)
 	if err != nil {
 		cancel()
 		<-tasks
 		return Container{}, err
-	}
-	if ctr.HasImage {
-		ctr.ImageLabels, ctr.ImageKnown = c.imageLabels(ctx, &ctr)
 	}
 	answer := <-tasks
 	if answer.err != nil {
@@ -50,6 +47,24 @@ func (c *Client) Look(ctx context.Context, key Key) (Container, error) {
 	}
 	ctr.Task = answer.task
 	return ctr, ctx.Err()
+}
+
+// LookRecord is Look without the task, which is nil. containerd 1.x answers for a
+// task that is being created only at the end of that, which may wait for the caller.
+func (c *Client) LookRecord(ctx context.Context, key Key) (Container, error) {
+	ctr, err := c.recordAndImage(inNamespace(ctx, key.Namespace), key)
+	if err != nil {
+		return Container{}, err
+	}
+	return ctr, ctx.Err()
+}
+
+func (c *Client) recordAndImage(ctx context.Context, key Key) (Container, error) {
+	ctr, err := c.record(ctx, key)
+	if err == nil && ctr.HasImage {
+		ctr.ImageLabels, ctr.ImageKnown = c.imageLabels(ctx, &ctr)
+	}
+	return ctr, err
 }
 
 // LookTask reads the task alone; it takes half a millisecond. nil and errors
