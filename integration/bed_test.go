@@ -92,6 +92,7 @@ type nodeOptions struct {
 	version      testx.Version
 	flags        []string
 	images       []testx.Image // besides busybox and probe
+	env          []string      // of containerd
 	noContainerd bool          // it is started by the test
 	noAgent      bool
 }
@@ -123,7 +124,10 @@ func newNode(t testing.TB, lan *testx.LAN, host int, o nodeOptions) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.containerd = testx.StartContainerd(t, testx.Options{Version: o.version, NetNS: n.host.Name, Images: append(imgs, o.images...)})
+	n.containerd = testx.StartContainerd(t, testx.Options{
+		Version: o.version, NetNS: n.host.Name, Images: append(imgs, o.images...),
+		Env: append([]string{"STELLAR_ADDRESS=unix://" + filepath.Join(dir, "run", "stellar.sock")}, o.env...), // for stellar-runc
+	})
 	t.Cleanup(func() {
 		n.stopAgent(syscall.SIGTERM)
 		if t.Failed() {

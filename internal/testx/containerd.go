@@ -50,6 +50,8 @@ type Options struct {
 	Dir string
 	// Images are imported into the containerd namespace "default".
 	Images []Image
+	// Env is added to the environment of containerd, and so of its shims and runtimes.
+	Env []string
 	// Keep lets the containerd live on after its starter, until Open and Close.
 	Keep bool
 }
@@ -63,6 +65,7 @@ type Containerd struct {
 	NetNS        string
 
 	log    Logger
+	env    []string
 	bin    string // directory of the binaries, empty for the distribution's
 	cgroup string // under which the containers are put
 
@@ -113,7 +116,7 @@ func NewContainerd(log Logger, o Options) (*Containerd, error) {
 }
 
 func newContainerd(log Logger, o Options) (*Containerd, error) {
-	c := &Containerd{Dir: o.Dir, Version: o.Version, NetNS: o.NetNS, log: log}
+	c := &Containerd{Dir: o.Dir, Version: o.Version, NetNS: o.NetNS, log: log, env: o.Env}
 	if c.Version == "" {
 		c.Version = V1
 	}
@@ -214,7 +217,7 @@ func (c *Containerd) Start() error {
 	defer logfile.Close()
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = logfile, logfile
-	cmd.Env = append(os.Environ(), "PATH="+c.searchPath())
+	cmd.Env = append(append(os.Environ(), "PATH="+c.searchPath()), c.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a ^C is for the test, which cleans up
 	if err := cmd.Start(); err != nil {
 		return err
