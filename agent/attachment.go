@@ -301,25 +301,24 @@ func (a *Agent) Verify(ctx context.Context, r Request) error {
 		return events.ErrNotFound
 	case r.Address.IsValid() && r.Address != e.Address:
 		return rejectf("address", "its address is %s, not %s", e.Address, r.Address)
-	case r.MAC != "" && !strings.EqualFold(r.MAC, e.MAC):
-		return rejectf("mac", "its MAC address is %s, not %s", e.MAC, r.MAC)
 	case r.IPAMOnly:
 		return nil
 	case e.State != StateAttached && e.State != StateProvisional:
 		return rejectf("state", "it is %s: %s", e.State, e.Reason)
 	}
-	return a.verifyKernel(ctx, r.NetNS, e)
+	return a.verifyKernel(ctx, r, e)
 }
 
-// verifyKernel looks whether the endpoint is in the namespace at path.
-func (a *Agent) verifyKernel(ctx context.Context, path string, e Endpoint) error {
+// verifyKernel looks whether the endpoint is in the namespace that r names, with
+// the MAC address that r expects.
+func (a *Agent) verifyKernel(ctx context.Context, r Request, e Endpoint) error {
 	var ns Process
 	var err error
-	if process := processNS.FindStringSubmatch(path); process != nil {
+	if process := processNS.FindStringSubmatch(r.NetNS); process != nil {
 		pid, _ := strconv.Atoi(process[1])
 		ns, err = a.cfg.Network.OpenPID(pid, time.Now())
 	} else {
-		ns, err = a.cfg.Network.OpenPath(path)
+		ns, err = a.cfg.Network.OpenPath(r.NetNS)
 	}
 	if err != nil {
 		return err
@@ -329,8 +328,11 @@ func (a *Agent) verifyKernel(ctx context.Context, path string, e Endpoint) error
 	if err != nil {
 		return err
 	}
-	if !ok || there.Owner != e.Owner {
-		return rejectf("interface", "the namespace %s does not have its interface", path)
+	switch mac := there.MAC.String(); {
+	case !ok || there.Owner != e.Owner:
+		return rejectf("interface", "the namespace %s does not have its interface", r.NetNS)
+	case r.MAC != "" && mac != "" && !strings.EqualFold(r.MAC, mac):
+		return rejectf("mac", "its MAC address is %s, not %s", mac, r.MAC)
 	}
 	return nil
 }

@@ -39,6 +39,12 @@ var images = sync.OnceValues(func() ([]testx.Image, error) {
 })
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == hookVerb {
+		if err := cniHook(os.Args[2:], os.Stdin); err != nil {
+			log.Fatal(err)
+		}
+		os.Exit(0)
+	}
 	dir, err := os.MkdirTemp("", "stellar-test-")
 	if err != nil {
 		log.Fatal(err)

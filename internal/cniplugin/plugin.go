@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -93,6 +94,36 @@ func (p *plugin) dial(c agentConf) (*attachclient.Client, context.Context, conte
 	return attachclient.New(c.address(p.getenv)), ctx, cancel, nil
 }
 
+const (
+	retryPause = 50 * time.Millisecond
+	// restart is how long an agent that does not listen may be one that is being
+	// restarted.
+	restart = time.Second
+)
+
+// patiently makes a call, which is idempotent, again while the agent is only just
+// starting: containers start while it is being updated, too.
+func patiently(ctx context.Context, call func() error) error {
+	var reason error // why it is not served yet
+	for began := time.Now(); ; {
+		err := call()
+		switch code := api.CodeOf(err); {
+		case code == api.CodeNoLeader || code == api.CodeUnhealthy: // a node that is up needs no leader
+		case code == api.CodeUnreachable && time.Since(began) < restart:
+		case code == api.CodeTimeout && ctx.Err() != nil && reason != nil:
+			return reason
+		default:
+			return err
+		}
+		reason = err
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return reason
+		}
+	}
+}
+
 // warn tells the person who reads the runtime's log.
 func (p *plugin) warn(warnings []string) {
 	for _, w := range warnings {
@@ -143,7 +174,8 @@ func (p *plugin) add(a *skel.CmdArgs, override bool) *types.Error {
 	if !p.ipamOnly {
 		spec.MAC, spec.Hostname = w.mac, w.hostname
 	}
-	got, e := client.Add(ctx, spec)
+	var got api.AttachmentResult
+	e := patiently(ctx, func() (e error) { got, e = client.Add(ctx, spec); return e })
 	if e != nil {
 		return fromAgent(e)
 	}
@@ -171,7 +203,7 @@ func (p *plugin) del(a *skel.CmdArgs) *types.Error {
 		return err
 	}
 	defer cancel()
-	_, e := client.Del(ctx, p.attachment(c.Name, a))
+	e := patiently(ctx, func() error { _, e := client.Del(ctx, p.attachment(c.Name, a)); return e })
 	if e != nil && api.CodeOf(e) != api.CodeNotFound {
 		return fromAgent(e)
 	}
@@ -202,7 +234,7 @@ func (p *plugin) check(a *skel.CmdArgs) *types.Error {
 	if p.ipamOnly {
 		k.MAC = ""
 	}
-	e := client.Check(ctx, k)
+	e := patiently(ctx, func() error { return client.Check(ctx, k) })
 	if api.CodeOf(e) == api.CodeNotFound {
 		return types.NewError(types.ErrUnknownContainer, e.Error(), "")
 	}
@@ -244,6 +276,5 @@ func (p *plugin) gc(a *skel.CmdArgs) *types.Error {
 	for _, v := range *c.Valid {
 		valid = append(valid, api.Attachment{ContainerID: v.ContainerID, Ifname: v.IfName})
 	}
-	_, e := client.Collect(ctx, c.Name, p.ipamOnly, valid)
-	return fromAgent(e)
+	return fromAgent(patiently(ctx, func() error { _, e := client.Collect(ctx, c.Name, p.ipamOnly, valid); return e }))
 }

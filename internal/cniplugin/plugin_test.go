@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -266,6 +267,30 @@ func TestAgentSlow(t *testing.T) {
 	}
 }
 
+// TestAgentStarting: a call waits for an agent that is only just starting, and
+// gives its reason when that takes too long.
+func TestAgentStarting(t *testing.T) {
+	a := start(t)
+	a.Fail("AddAttachment", api.Errorf(api.CodeNoLeader, "the node is not ready"))
+	time.AfterFunc(300*time.Millisecond, func() { a.Fail("AddAttachment", nil) })
+	mustSucceed(t, a.run(t, call{command: "ADD", keys: map[string]any{"timeout": "30s"}}))
+	if len(a.added) < 2 {
+		t.Error("it was served at once, which proves nothing")
+	}
+	// One whose socket comes a moment later.
+	late := a.address + "2"
+	served := make(chan error, 1)
+	time.AfterFunc(200*time.Millisecond, func() { served <- os.Symlink("s", strings.TrimPrefix(late, "unix://")) })
+	mustSucceed(t, a.run(t, call{command: "DEL", keys: map[string]any{"address": late}}))
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	a.Fail("AddAttachment", api.Errorf(api.CodeNoLeader, "the node is not ready"))
+	if e := a.run(t, call{command: "ADD", keys: map[string]any{"timeout": "300ms"}}).Error(); e == nil || e.Code != 11 || e.Msg != "the node is not ready" {
+		t.Errorf("too long: %+v", e)
+	}
+}
+
 // TestAgentsRefusals: each has its code, and what the agent hints at.
 func TestAgentsRefusals(t *testing.T) {
 	a := start(t)
@@ -274,7 +299,7 @@ func TestAgentsRefusals(t *testing.T) {
 		api.CodeNotInitialized: 11, api.CodeConflict: 101, api.CodeDenied: 103, api.CodeTimeout: 11, api.CodeUnknownOutcome: 11, api.CodeExhausted: 102,
 	} {
 		a.Fail("AddAttachment", api.Errorf(code, "no, %s", code).WithHint("do this"))
-		if e := a.run(t, call{command: "ADD"}).Error(); e == nil || *e != (cnicall.Error{Code: want, Msg: "no, " + string(code), Details: "do this"}) {
+		if e := a.run(t, call{command: "ADD", keys: map[string]any{"timeout": "300ms"}}).Error(); e == nil || *e != (cnicall.Error{Code: want, Msg: "no, " + string(code), Details: "do this"}) {
 			t.Errorf("%s: %+v, want code %d", code, e, want)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -295,7 +296,13 @@ func (c *Containerd) Ctr(args ...string) (string, error) {
 
 // CtrContext is Ctr with a context that can end the command.
 func (c *Containerd) CtrContext(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, c.binary("ctr"), append([]string{"--address", c.Address}, args...)...)
+	return c.ctr(ctx, nil, args)
+}
+
+// ctr runs ctr, by another program if through names one.
+func (c *Containerd) ctr(ctx context.Context, through, args []string) (string, error) {
+	argv := slices.Concat(through, []string{c.binary("ctr"), "--address", c.Address}, args)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "PATH="+c.searchPath())
 	cmd.WaitDelay = time.Second
 	var stdout, stderr strings.Builder

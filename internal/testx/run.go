@@ -1,6 +1,7 @@
 package testx
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,6 +23,8 @@ type Run struct {
 	// HostNet is --net-host; NetNSPath is --with-ns network:PATH.
 	HostNet   bool
 	NetNSPath string
+	// Through is a program and its arguments that run ctr, such as nsenter.
+	Through []string
 	// Flags are further flags of ctr run.
 	Flags []string
 	Args  []string
@@ -30,13 +33,13 @@ type Run struct {
 // Run starts a container in the background, as `ctr run -d` does. What it
 // prints is kept for Logs.
 func (c *Containerd) Run(r Run) error {
-	_, err := c.Ctr(c.runArgs(r, "--detach", "--log-uri", "file://"+c.logPath(r.namespace(), r.ID))...)
+	_, err := c.ctr(context.Background(), r.Through, c.runArgs(r, "--detach", "--log-uri", "file://"+c.logPath(r.namespace(), r.ID)))
 	return err
 }
 
 // Output runs a container to its end, removes it, and returns what it printed.
 func (c *Containerd) Output(r Run) (string, error) {
-	return c.Ctr(c.runArgs(r, "--rm", "--fifo-dir", c.path("fifo"))...)
+	return c.ctr(context.Background(), r.Through, c.runArgs(r, "--rm", "--fifo-dir", c.path("fifo")))
 }
 
 // Create makes a container without a task; StartTask starts it. Its cgroup,
