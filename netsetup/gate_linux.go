@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stellar.io/stellar/internal/nsx"
+	"stellar.io/stellar/internal/procfs"
 )
 
 const (
@@ -192,11 +193,11 @@ func (g *gate) openPID(pid int, startedBefore time.Time) (_ *Namespace, err erro
 	}
 	ns.file = os.NewFile(uintptr(fd), nsPath(pid))
 	if !startedBefore.IsZero() {
-		stat, err := readStat(pid)
+		stat, err := procfs.ReadStat(pid)
 		if err != nil {
 			return nil, gone(err)
 		}
-		if stat.startedAfter(startedBefore.Add(startSlack)) {
+		if stat.StartedAfter(startedBefore.Add(startSlack)) {
 			return nil, ErrPIDReused
 		}
 	}
@@ -346,8 +347,8 @@ func (ns *Namespace) Parked() bool {
 	if ns.pidfd == nil {
 		return false
 	}
-	stat, err := readStat(ns.pid)
-	return err == nil && stat.forkedOnly && !ns.Exited()
+	stat, err := procfs.ReadStat(ns.pid)
+	return err == nil && stat.ForkedOnly && !ns.Exited()
 }
 
 // Close releases the descriptors. It is idempotent.

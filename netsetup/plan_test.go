@@ -142,22 +142,6 @@ func TestConfigValidate(t *testing.T) {
 	}
 }
 
-func TestParseStat(t *testing.T) {
-	t.Parallel()
-	const rest = " S 1 2 3 4 5 4194368 7 8 9 10 11 12 13 14 15 16 17 18 12345 20"
-	for _, name := range []string{"runc:[2:INIT]", "a) b (c", ""} {
-		s, err := parseStat([]byte("77 (" + name + ")" + rest))
-		if err != nil || !s.forkedOnly || s.start.Milliseconds() != 123450 {
-			t.Errorf("%q: %+v, %v", name, s, err)
-		}
-	}
-}
-
-func FuzzParseStat(f *testing.F) {
-	f.Add([]byte("1 (x) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 25 0"))
-	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(b) })
-}
-
 // TestBatcher: every item is worked on once, no two batches at the same time, and
 // each caller gets its own item's error.
 func TestBatcher(t *testing.T) {

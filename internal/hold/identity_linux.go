@@ -11,22 +11,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stellar.io/stellar/internal/procfs"
 )
 
-const (
-	// clockTicks is USER_HZ: 100 on every architecture that Go runs on.
-	clockTicks = 100
-	// startSlack is what a start time and a file's time may be off: both are kept in
-	// ticks, of 10 ms at most.
-	startSlack = 2 * time.Second / clockTicks
-
-	// Flags of linux/sched.h. PF_FORKNOEXEC is set by fork and cleared by exec, and
-	// no process can forge it, unlike a name or a command line.
-	flagForkNoExec = 0x40
-	flagKThread    = 0x200000
-
-	statState, statFlags, statStart = 3, 9, 22 // fields of /proc/PID/stat, counted from 1
-)
+// startSlack is what a start time and a file's time may be off: both are kept in
+// ticks, of 10 ms at most.
+const startSlack = 2 * procfs.Tick
 
 // errNoInit is returned when there is no file or no process to be looked at (yet).
 var errNoInit = errors.New("no parked init")
@@ -44,45 +35,7 @@ type process struct {
 	start uint64
 }
 
-// procStat is what /proc says about a process.
-type procStat struct {
-	process
-	forkedOnly, kernel bool
-}
-
-// processOf reads what pid is now; a zombie counts as gone.
-func processOf(pid int) (procStat, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return procStat{}, err
-	}
-	return parseStat(pid, b)
-}
-
-// parseStat decodes the file. The second field is the name in parentheses, which
-// may hold anything, so fields are counted from the last parenthesis.
-func parseStat(pid int, b []byte) (procStat, error) {
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // f[0] is field 3
-	if len(f) <= statStart-statState {
-		return procStat{}, fmt.Errorf("/proc/%d/stat: unexpected form", pid)
-	}
-	if s := f[0][0]; s == 'Z' || s == 'X' || s == 'x' {
-		return procStat{}, os.ErrProcessDone
-	}
-	flags, err := strconv.ParseUint(string(f[statFlags-statState]), 10, 32)
-	if err != nil {
-		return procStat{}, fmt.Errorf("/proc/%d/stat: flags: %w", pid, err)
-	}
-	start, err := strconv.ParseUint(string(f[statStart-statState]), 10, 63)
-	if err != nil {
-		return procStat{}, fmt.Errorf("/proc/%d/stat: start: %w", pid, err)
-	}
-	return procStat{
-		process:    process{pid: pid, start: start},
-		forkedOnly: flags&flagForkNoExec != 0,
-		kernel:     flags&flagKThread != 0,
-	}, nil
-}
+func named(s procfs.Stat) process { return process{pid: s.PID, start: s.Start} }
 
 // initProcess is a container's init. It is kept apart from a later process of the
 // same pid by the pidfd.
@@ -102,8 +55,8 @@ func (p initProcess) exists() bool {
 
 // alive reports whether the process exists and has not exited.
 func (p initProcess) alive() bool {
-	now, err := processOf(p.pid)
-	return err == nil && now.process == p.process
+	now, err := procfs.ReadLive(p.pid)
+	return err == nil && named(now) == p.process
 }
 
 // identify returns the process that dir/init.pid names if it is beyond doubt the
@@ -144,15 +97,15 @@ func identify(dir string, want int, started time.Time) (initProcess, error) {
 }
 
 func (p *initProcess) check(pid int, started time.Time) error {
-	st, err := processOf(pid)
+	st, err := procfs.ReadLive(pid)
 	if err != nil {
 		return errNoInit
 	}
-	p.process = st.process
-	if st.kernel || startedAfter(st.start, p.written) || (!started.IsZero() && startedAfter(st.start, started)) {
+	p.process = named(st)
+	if st.Kernel || startedAfter(st, p.written) || (!started.IsZero() && startedAfter(st, started)) {
 		return fmt.Errorf("%w: %d is a later process", errDoubt, pid)
 	}
-	if !st.forkedOnly {
+	if !st.ForkedOnly {
 		p.executed = true
 		return nil
 	}
@@ -223,16 +176,9 @@ func ours(st unix.Stat_t, kind uint32) bool {
 	return st.Mode&unix.S_IFMT == kind && st.Mode&0o022 == 0 && (st.Uid == 0 || st.Uid == uint32(os.Geteuid()))
 }
 
-// startedAfter reports whether a process with this start time began after t. Were
-// the wall clock set in between, it might be refused though innocent.
-func startedAfter(ticks uint64, t time.Time) bool {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return true
-	}
-	start := time.Duration(ticks/clockTicks)*time.Second + time.Duration(ticks%clockTicks)*(time.Second/clockTicks)
-	return start > time.Duration(ts.Nano())-time.Since(t)+startSlack
-}
+// startedAfter reports whether a process began after t. Were the wall clock set in
+// between, it might be refused though innocent.
+func startedAfter(s procfs.Stat, t time.Time) bool { return s.StartedAfter(t.Add(startSlack)) }
 
 // netnsOf identifies a process's network namespace by device and inode.
 func netnsOf(pid string) ([2]uint64, error) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stellar.io/stellar/internal/procfs"
 )
 
 // loop is the one goroutine that reads inotify and calls ptrace. It is locked to a
@@ -269,8 +271,8 @@ func (l *loop) release(k Key, pid int) Release {
 		return Release{Known: e.held}
 	}
 	// Released before it was seen: it must not be held later.
-	if p, err := processOf(pid); err == nil {
-		e.last, e.held = p.process, false
+	if p, err := procfs.ReadLive(pid); err == nil {
+		e.last, e.held = named(p), false
 	}
 	return Release{}
 }
@@ -335,11 +337,11 @@ func (l *loop) refuse(k Key, e *entry, dir string, c chance) (settled bool) {
 	if err != nil || (c.pid != 0 && c.pid != pid) {
 		return false
 	}
-	p, err := processOf(pid)
-	if err != nil || p.process == e.last {
+	p, err := procfs.ReadLive(pid)
+	if err != nil || named(p) == e.last {
 		return err == nil
 	}
-	e.last, e.held = p.process, false
+	e.last, e.held = named(p), false
 	if c.fresh || written.After(e.at) {
 		l.trace.never(k, pid, Refused)
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stellar.io/stellar/internal/procfs"
 )
 
 // tracer is the ptrace part of the loop.
@@ -60,12 +62,12 @@ func (tr *tracer) seize(k Key, e *entry, p initProcess) {
 	tr.held[p.pid] = t
 	// The pid named the process that was looked at until now only if that one is
 	// still there, dead or alive.
-	after, err := processOf(p.pid)
+	after, err := procfs.ReadLive(p.pid)
 	switch {
-	case !p.exists() || (err == nil && after.process != p.process):
+	case !p.exists() || (err == nil && named(after) != p.process):
 		t.how, t.leaving = TooLate, true
 		_ = ptrace(unix.PTRACE_INTERRUPT, t.pid, 0)
-	case err == nil && after.forkedOnly:
+	case err == nil && after.ForkedOnly:
 		tr.begin(t)
 	default:
 		// It exec'ed while it was seized. An interruption tells on which side of the
@@ -153,7 +155,7 @@ func (tr *tracer) reap() {
 // its leader has exec'ed, which takes the leader's pid.
 func (tr *tracer) lost(t *tracee) {
 	how := Exited
-	if _, err := processOf(t.pid); err == nil {
+	if _, err := procfs.ReadLive(t.pid); err == nil {
 		how = TooLate
 	}
 	tr.ended(t, how)

@@ -315,31 +315,3 @@ func TestNothingLeftOpen(t *testing.T) {
 		t.Errorf("%d watches, %d before", after, before)
 	}
 }
-
-// TestParseStat: the name of a process may hold anything.
-func TestParseStat(t *testing.T) {
-	line := func(name, state, flags, start string) string {
-		return "42 (" + name + ") " + state + " 1 42 42 0 -1 " + flags + " 0 0 0 0 0 0 0 0 20 0 1 0 " + start + " 0 0\n"
-	}
-	for _, tc := range []struct {
-		name, in string
-		want     procStat
-		fails    bool
-	}{
-		{"plain", line("sh", "S", "4194368", "123"), procStat{process: process{42, 123}, forkedOnly: true}, false},
-		{"exec'ed", line("sh", "R", "4194304", "123"), procStat{process: process{42, 123}}, false},
-		{"kernel", line("kworker", "I", "69238880", "1"), procStat{process: process{42, 1}, forkedOnly: true, kernel: true}, false},
-		{"name", line("a) R 1 (b", "t", "64", "9"), procStat{process: process{42, 9}, forkedOnly: true}, false},
-		{"zombie", line("sh", "Z", "64", "9"), procStat{}, true},
-		{"empty", "", procStat{}, true},
-		{"short", "42 (sh) S 1", procStat{}, true},
-		{"flags", line("sh", "S", "-1", "9"), procStat{}, true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			got, err := parseStat(42, []byte(tc.in))
-			if (err != nil) != tc.fails || got != tc.want {
-				t.Errorf("%+v, %v", got, err)
-			}
-		})
-	}
-}

@@ -1,16 +1,16 @@
 package testx
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"stellar.io/stellar/internal/procfs"
 )
 
 // process names a process for ever: a pid and its start time in clock ticks.
@@ -21,34 +21,11 @@ type process struct {
 
 // processOf returns the process that has pid now; the zero process if none.
 func processOf(pid int) process {
-	start, _, err := readStat(pid)
+	s, err := procfs.ReadLive(pid)
 	if err != nil {
 		return process{}
 	}
-	return process{PID: pid, Start: start}
-}
-
-// readStat returns a process's start time and parent. A zombie counts as gone.
-func readStat(pid int) (start uint64, parent int, err error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	// The command is in parentheses and may hold anything, parentheses too.
-	_, rest, ok := strings.Cut(string(data[bytes.LastIndexByte(data, ')'):]), ") ")
-	fields := strings.Fields(rest) // from field 3, the state
-	if !ok || len(fields) < 20 {
-		return 0, 0, fmt.Errorf("/proc/%d/stat: unexpected form", pid)
-	}
-	if fields[0] == "Z" || fields[0] == "X" {
-		return 0, 0, os.ErrProcessDone
-	}
-	parent, err = strconv.Atoi(fields[1])
-	if err != nil {
-		return 0, 0, err
-	}
-	start, err = strconv.ParseUint(fields[19], 10, 64)
-	return start, parent, err
+	return process{PID: pid, Start: s.Start}
 }
 
 func (p process) alive() bool {
@@ -109,8 +86,8 @@ func pids() []int {
 func withDescendants(roots []int) []int {
 	children := make(map[int][]int)
 	for _, pid := range pids() {
-		if _, parent, err := readStat(pid); err == nil {
-			children[parent] = append(children[parent], pid)
+		if s, err := procfs.ReadLive(pid); err == nil {
+			children[s.Parent] = append(children[s.Parent], pid)
 		}
 	}
 	out := append([]int(nil), roots...)
