@@ -11,9 +11,9 @@ GO      := go
 CACHE   := $(CURDIR)/.cache
 export GOFLAGS := -tags=$(TAGS)
 
-UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(nlx|nsx|testx)')
+UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(nlx|nsx|testx|hold)')
 KERNEL := ./netsetup/... ./routes/... ./internal/nlx/... ./internal/nsx/...
-REAL   := ./events/... ./internal/testx/... ./integration/...
+REAL   := ./events/... ./internal/testx/... ./internal/hold/... ./integration/...
 
 .PHONY: help
 help: ## List every target
