@@ -205,6 +205,10 @@ func (h *Holder) Arm(k Key, deadline time.Duration) {
 	}
 	h.mu.Lock()
 	before, again := h.armed[k]
+	if again && before.deadline == deadline {
+		h.mu.Unlock()
+		return // it costs nothing to say it again
+	}
 	a := arming{deadline: deadline, at: time.Now()}
 	if again {
 		a.at = before.at
@@ -223,9 +227,12 @@ func plain(s string) bool {
 // idempotent and does not block.
 func (h *Holder) Disarm(k Key) {
 	h.mu.Lock()
+	_, armed := h.armed[k]
 	delete(h.armed, k)
 	h.mu.Unlock()
-	h.tell(func(l *loop) { l.disarm(k) })
+	if armed {
+		h.tell(func(l *loop) { l.disarm(k) })
+	}
 }
 
 // Second is the second chance, by the task-create event: the process is seized
