@@ -23,6 +23,8 @@ type Run struct {
 	// HostNet is --net-host; NetNSPath is --with-ns network:PATH.
 	HostNet   bool
 	NetNSPath string
+	// Config is a specification to run as it is: neither image nor flags shape it.
+	Config string
 	// Through is a program and its arguments that run ctr, such as nsenter.
 	Through []string
 	// Flags are further flags of ctr run.
@@ -145,6 +147,9 @@ func (c *Containerd) runArgs(r Run, flags ...string) []string {
 		args = append(args, "--with-ns", "network:"+r.NetNSPath)
 	}
 	args = append(args, r.Flags...)
+	if r.Config != "" {
+		return append(args, "--config", r.Config, r.ID)
+	}
 	switch {
 	case r.RootFS != "":
 		args = append(args, "--rootfs", r.RootFS)
