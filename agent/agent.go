@@ -86,6 +86,7 @@ type Agent struct {
 	hints       map[events.Key]hint
 	awaited     map[events.Key]*awaited
 	looking     map[events.Key]context.CancelFunc // looks that a client's wait ends
+	ending      map[events.Key]int                // clients that wait for an endpoint to go
 	passes      uint64                            // begun, over all containers
 	attachments map[ipam.Owner]*attachment        // those without a container
 	byNS        map[netsetup.NSID]events.Key      // whose endpoint serves a namespace, or is being made there
@@ -116,7 +117,7 @@ func New(cfg Config) *Agent {
 		cfg: cfg, log: cfg.Logger, queue: newQueue(), events: newEventLog(),
 		records: map[events.Key]*record{}, hints: map[events.Key]hint{},
 		requests: newRequests(cfg.Dir), adoption: make(chan struct{}), lost: make(chan ipam.Owner, lostBacklog),
-		awaited: map[events.Key]*awaited{}, looking: map[events.Key]context.CancelFunc{}, attachments: map[ipam.Owner]*attachment{},
+		awaited: map[events.Key]*awaited{}, looking: map[events.Key]context.CancelFunc{}, ending: map[events.Key]int{}, attachments: map[ipam.Owner]*attachment{},
 		byNS: map[netsetup.NSID]events.Key{}, adopted: map[ipam.Owner]bool{}, settled: make(chan struct{}),
 	}
 }

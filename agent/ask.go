@@ -50,6 +50,31 @@ func (a *Agent) waiting(key events.Key) (pid int, since time.Time) {
 	return 0, time.Time{}
 }
 
+// end notes a client that waits for an endpoint to go until the returned function
+// is called.
+func (a *Agent) end(key events.Key) (done func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ending[key]++
+	if end := a.looking[key]; end != nil {
+		end()
+	}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.ending[key]--; a.ending[key] == 0 {
+			delete(a.ending, key)
+		}
+	}
+}
+
+// isEnding reports whether a client waits for the endpoint to go.
+func (a *Agent) isEnding(key events.Key) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ending[key] > 0
+}
+
 // endedByClient has the next client that waits for key call end, until the returned
 // function is called.
 func (a *Agent) endedByClient(key events.Key, end context.CancelFunc) (done func()) {

@@ -243,6 +243,7 @@ func (a *Agent) takeDown(ctx context.Context, r Request) error {
 	if err := <-a.requests.put(r); err != nil {
 		return err
 	}
+	defer a.end(r.Key)()
 	_, err = a.ask(ctx, r.Key, func(h *hint) { h.record = true }, func(e Endpoint) (bool, error) {
 		return e.State != StateAttached && e.State != StateProvisional && e.State != StateRetrying, nil
 	})

@@ -38,17 +38,18 @@ func (j *job) look(ctx context.Context) (facts, error) {
 	return j.lookPresent(ctx, &c, time.Now())
 }
 
-// lookAtRecord asks containerd about the container: in the middle of its task's
-// creation, while a client waits for us, for the record alone. containerd 1.x would
-// answer for the task only after that, so a question that was under way when the
-// client came ends, too.
+// lookAtRecord asks containerd about the container: for the record alone while a
+// client waits for us in the middle of the task's creation or deletion. containerd
+// answers for the task only after that (2.x: not at all for two seconds), so a
+// question that was under way when the client came ends, too.
 func (j *job) lookAtRecord(ctx context.Context) (events.Container, error) {
 	full, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer j.endedByClient(j.key, cancel)()
-	if !j.creating() {
+	briefly := func() bool { return j.creating() || j.isEnding(j.key) }
+	if !briefly() {
 		c, err := j.cfg.Containers.Look(full, j.key)
-		if full.Err() == nil || ctx.Err() != nil || !j.creating() {
+		if full.Err() == nil || ctx.Err() != nil || !briefly() {
 			return c, err
 		}
 	}
