@@ -14,7 +14,7 @@ func BenchmarkTable(b *testing.B) {
 		name  string
 		bench func(*testing.B, *table)
 	}{
-		{"Node", benchOneNode}, {"Ready", benchReady}, {"Join", benchJoin}, {"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Cluster", benchCluster},
+		{"Node", benchOneNode}, {"Ready", benchReady}, {"Runtime", benchRuntime}, {"Join", benchJoin}, {"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Cluster", benchCluster},
 	} {
 		// Each with an end of its own: what one has started does not slow the next.
 		b.Run(s.name, func(b *testing.B) {
