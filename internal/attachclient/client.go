@@ -1,7 +1,7 @@
 // Package attachclient calls the agent's attachment service for the programs that
 // a container waits for: the CNI plugins and the wrapper of the OCI runtime. It
-// does what api/client does for everything else, but without Connect and
-// protobuf: those programs run once per container, and it is their start that
+// does what api/client does for everything else, but without Connect, protobuf and
+// net/http: those programs run once per container, and it is their start that
 // counts. On the wire it is Connect's unary protocol, JSON in one POST.
 //
 // Every error is an *api.Error: the agent's own code and hint, or
@@ -10,12 +10,9 @@
 package attachclient
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"io"
-	"net"
-	"net/http"
+	"errors"
 	"strconv"
 	"time"
 
@@ -23,14 +20,14 @@ import (
 )
 
 const (
-	service     = "http://stellar/stellar.v1.Attachments/" // the host means nothing on a socket
-	maxResponse = 4 << 20                                  // bytes; thousands of collected attachments stay far below
+	service     = "/stellar.v1.Attachments/"
+	maxResponse = 4 << 20 // bytes; thousands of collected attachments stay far below
 )
 
 // Client calls one agent. It is safe for concurrent use; each call makes a
 // connection of its own. Make it with New.
 type Client struct {
-	http *http.Client
+	path string
 	err  error // what is wrong with the address; every call returns it
 }
 
@@ -39,20 +36,7 @@ type Client struct {
 // api.CodeInvalid of each call.
 func New(address string) *Client {
 	path, err := api.SocketPath(address)
-	t := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			c, err := d.DialContext(ctx, "unix", path)
-			if err != nil {
-				return nil, &dialError{path: path, err: err}
-			}
-			return c, nil
-		},
-		DisableKeepAlives:  true,
-		DisableCompression: true,
-	}
-	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // an agent redirects nobody
-	return &Client{err: err, http: &http.Client{Transport: t, CheckRedirect: stay}}
+	return &Client{path: path, err: err}
 }
 
 // Add is CNI's ADD.
@@ -126,33 +110,23 @@ func (c *Client) call(ctx context.Context, method string, in, out any) error {
 	if err != nil {
 		return api.Errorf(api.CodeInternal, "%w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, service+method, bytes.NewReader(body))
-	if err != nil {
-		return api.Errorf(api.CodeInternal, "%w", err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Connect-Protocol-Version", "1")
+	timeout := ""
 	if end, ok := ctx.Deadline(); ok {
 		left := time.Until(end)
 		ms := (left - min(left/10, 100*time.Millisecond)).Milliseconds()
-		req.Header.Set("Connect-Timeout-Ms", strconv.FormatInt(max(ms, 1), 10))
+		timeout = strconv.FormatInt(max(ms, 1), 10)
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.fail(ctx, err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
+	got, err := c.post(ctx, method, timeout, body)
 	switch {
+	case errors.Is(err, errLong):
+		return api.Errorf(api.CodeInternal, "%w", err)
 	case err != nil:
 		return c.fail(ctx, err)
-	case len(data) > maxResponse:
-		return api.Errorf(api.CodeInternal, "the agent's answer is longer than %d bytes", maxResponse)
-	case resp.StatusCode != http.StatusOK:
-		return refusal(resp, data)
+	case !got.ok():
+		return refusal(got)
 	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return strange(err, data)
+	if err := json.Unmarshal(got.body, out); err != nil {
+		return strange(err, got.body)
 	}
 	return nil
 }

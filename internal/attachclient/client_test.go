@@ -1,6 +1,7 @@
 package attachclient
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -349,5 +350,24 @@ func TestStringFieldsSkipOthers(t *testing.T) {
 	got := stringFields([]byte("\x08\x01\x11........\x1d....\x12\x01d\x0a\x03abc"))
 	if got[1] != "abc" || got[2] != "d" || len(got) != 2 {
 		t.Errorf("read %v", got)
+	}
+}
+
+// FuzzParseAnswer: whatever comes is an answer within its bounds, or an error.
+func FuzzParseAnswer(f *testing.F) {
+	for _, s := range []string{"HTTP/1.0 200 OK\r\n\r\n{}", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{}", "HTTP/1.0\r\n\r\n", "\r\n\r\n", "SSH-2.0"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := parseAnswer(data)
+		if err == nil && (!bytes.HasSuffix(data, append([]byte("\r\n\r\n"), got.body...)) || strings.Contains(got.status, "\r\n")) {
+			t.Errorf("%q is %+v", data, got)
+		}
+	})
+}
+
+func TestChunksAreRefused(t *testing.T) {
+	if got, err := parseAnswer([]byte("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")); err == nil {
+		t.Errorf("%+v", got)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -73,10 +72,10 @@ var codes = map[string]api.Code{
 }
 
 // refusal reads an answer that is an error.
-func refusal(resp *http.Response, data []byte) error {
+func refusal(got answer) error {
 	var e connectError
-	if err := json.Unmarshal(data, &e); err != nil || e.Code == "" {
-		return strange(fmt.Errorf("status %s", resp.Status), data)
+	if err := json.Unmarshal(got.body, &e); err != nil || e.Code == "" {
+		return strange(fmt.Errorf("status %s", got.status), got.body)
 	}
 	for _, d := range e.Details {
 		if d.Type != "stellar.v1.ErrorDetail" {
