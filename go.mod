@@ -3,6 +3,7 @@ module stellar.io/stellar
 go 1.26.8
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	connectrpc.com/connect v1.21.1
 	github.com/containerd/containerd/api v1.12.0
 	github.com/containerd/typeurl/v2 v2.3.0
