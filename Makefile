@@ -40,7 +40,7 @@ demo-down: ## Remove everything that `make demo` made
 	./packaging/demo.sh down
 
 .PHONY: test
-test: deps build lint test-unit test-kernel test-integration ## Everything that must hold (needs root)
+test: deps build lint test-unit test-kernel test-integration test-faults ## Everything that must hold (needs root)
 
 .PHONY: root
 root:
@@ -48,15 +48,24 @@ root:
 
 .PHONY: test-unit
 test-unit: ## Tests without kernel or containerd, with the race detector
-	$(GO) test -race -timeout 15m $(UNIT)
+	$(GO) test -race -timeout 15m -skip '^TestFault' $(UNIT)
 
 .PHONY: test-kernel
 test-kernel: root ## Tests on the real kernel, in namespaces that they make
-	$(GO) test -race -timeout 15m -p 1 $(KERNEL)
+	$(GO) test -race -timeout 15m -p 1 -skip '^TestFault' $(KERNEL)
 
 .PHONY: test-integration
 test-integration: root build ## Tests with real containerd and runc, in namespaces that they make
-	$(GO) test -race -timeout 40m -p 1 $(REAL)
+	$(GO) test -race -timeout 40m -p 1 -skip '^TestFault' $(REAL)
+
+.PHONY: test-faults
+test-faults: root build ## The fault suite, the tests TestFault… of all packages; prints what they measured (docs/reliability.md)
+	$(GO) run ./internal/testx/faultrun
+
+.PHONY: test-faults-long
+test-faults-long: root build ## A part of the suite's long figures, SHARD=1/16: within an hour; the same command goes on
+	@[ -n "$(SHARD)" ] || { echo "which part? SHARD=1/16 is the first of sixteen" >&2; exit 2; }
+	$(GO) run ./internal/testx/faultrun -shard $(SHARD)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

@@ -1,0 +1,175 @@
+// Command faultrun runs the fault suite, the tests TestFault… of all packages, and
+// prints what they measured as one table.
+//
+//	faultrun                every test once: `make test-faults`
+//	faultrun -shard 1/16    a part of the long figures: `make test-faults-long SHARD=1/16`
+//
+// The long run is made of units, each a test with a seed or in its long form. A
+// finished unit is noted under .cache/faults for the commit it ran on and not run
+// again; a shard ends before its hour is over and says what is left.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"stellar.io/stellar/internal/testx/faults"
+)
+
+func main() {
+	shard := flag.String("shard", "", "`I/N`: run the I-th of N parts of the long figures")
+	list := flag.Bool("list", false, "list the units and run nothing")
+	flag.Parse()
+	if err := run(*shard, *list); err != nil {
+		fmt.Fprintln(os.Stderr, "faultrun:", err)
+		os.Exit(1)
+	}
+}
+
+func run(shard string, list bool) error {
+	tests, err := find(".")
+	if err != nil {
+		return err
+	}
+	if len(tests) == 0 {
+		return fmt.Errorf("no test is called TestFault…: run it in the checkout's root")
+	}
+	units := short(tests)
+	l := &ledger{}
+	if shard != "" {
+		if units, err = part(long(tests), shard); err != nil {
+			return err
+		}
+		if l, err = openLedger(filepath.Join(".cache", "faults")); err != nil {
+			return err
+		}
+	}
+	if list {
+		for _, u := range units {
+			fmt.Println(u)
+		}
+		return nil
+	}
+	return runAll(units, l, os.Stdout)
+}
+
+// test is one of the suite.
+type test struct {
+	pkg  string // "./integration"
+	name string
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func (TestFault[A-Za-z0-9_]*)\(`)
+
+// find lists the suite's tests, by package and name.
+func find(root string) (tests []test, err error) {
+	err = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "bin" || d.Name() == "testdata"):
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		dir, _ := filepath.Rel(root, filepath.Dir(path))
+		for _, m := range testFunc.FindAllSubmatch(text, -1) {
+			tests = append(tests, test{"./" + filepath.ToSlash(dir), string(m[1])})
+		}
+		return err
+	})
+	slices.SortFunc(tests, func(a, b test) int { return strings.Compare(a.pkg+" "+a.name, b.pkg+" "+b.name) })
+	return tests, err
+}
+
+// unit is a run of one test.
+type unit struct {
+	test
+	seed uint64 // 0: the test's own
+	long bool
+}
+
+func (u unit) String() string {
+	s := u.pkg + " " + u.name
+	if u.seed != 0 {
+		s += fmt.Sprintf(" seed %d", u.seed)
+	}
+	if u.long {
+		s += " long"
+	}
+	return s
+}
+
+func (u unit) env() (env []string) {
+	if u.seed != 0 {
+		env = append(env, fmt.Sprintf("%s=%d", faults.EnvSeed, u.seed))
+	}
+	if u.long {
+		env = append(env, faults.EnvLong+"=1")
+	}
+	return env
+}
+
+func short(tests []test) (units []unit) {
+	for _, t := range tests {
+		units = append(units, unit{test: t})
+	}
+	return units
+}
+
+// rounds says how often tests run for the long figures, each time with another seed; a
+// test that is not here runs once in its long form.
+var rounds = map[string]struct {
+	runs int
+	long bool
+}{
+	"TestFaultKillThree":        {runs: 50}, // 20 kills each
+	"TestFaultKillFive":         {runs: 50},
+	"TestFaultPartitions":       {runs: 50}, // each class twice
+	"TestFaultSlowLinks":        {runs: 50},
+	"TestFaultPauses":           {runs: 20}, // 10 pauses each
+	"TestFaultRestarts":         {runs: 50},
+	"TestFaultContainerdAway":   {runs: 50, long: true},
+	"TestFaultClockJumps":       {runs: 20},
+	"TestFaultEvents":           {runs: 10},
+	"TestFaultCrashNode":        {runs: 50},
+	"TestFaultCrashFirstDay":    {runs: 50},
+	"TestFaultCrashCluster":     {runs: 50},
+	"TestFaultHistoryChecker":   {runs: 1}, // judges the judge
+	"TestFaultRegisterChecker":  {runs: 1},
+	"TestFaultBackupAndRestore": {runs: 20},
+}
+
+func long(tests []test) (units []unit) {
+	for _, t := range tests {
+		r, ok := rounds[t.name]
+		if !ok {
+			units = append(units, unit{test: t, long: true})
+		}
+		for i := range r.runs {
+			units = append(units, unit{test: t, seed: uint64(i + 1), long: r.long})
+		}
+	}
+	return units
+}
+
+// part returns the i-th of n parts of units, for "i/n".
+func part(units []unit, shard string) ([]unit, error) {
+	var i, n int
+	if _, err := fmt.Sscanf(shard, "%d/%d", &i, &n); err != nil || i < 1 || i > n || fmt.Sprintf("%d/%d", i, n) != shard {
+		return nil, fmt.Errorf("shard %q is not I/N with 1 ≤ I ≤ N", shard)
+	}
+	var out []unit
+	for k, u := range units {
+		if k%n == i-1 {
+			out = append(out, u)
+		}
+	}
+	return out, nil
+}
