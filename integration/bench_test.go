@@ -35,6 +35,7 @@ func benchOneNode(b *testing.B, t *table) {
 	}
 	t.Machine = append([]string{machine(serverVersion(version))}, t.Machine...)
 	benchRun(b, t, n)
+	benchCNI(b, t, n)
 	before := n.rested(b)
 	benchIdle(b, t, n)
 	benchLeak(b, t, n, before)
