@@ -286,7 +286,7 @@ func TestAgentStarting(t *testing.T) {
 		t.Error(err)
 	}
 	a.Fail("AddAttachment", api.Errorf(api.CodeNoLeader, "the node is not ready"))
-	if e := a.run(t, call{command: "ADD", keys: map[string]any{"timeout": "300ms"}}).Error(); e == nil || e.Code != 11 || e.Msg != "the node is not ready" {
+	if e := a.run(t, call{command: "ADD", keys: map[string]any{"timeout": "3s"}}).Error(); e == nil || e.Code != 11 || e.Msg != "the node is not ready" {
 		t.Errorf("too long: %+v", e)
 	}
 }
@@ -299,7 +299,7 @@ func TestAgentsRefusals(t *testing.T) {
 		api.CodeNotInitialized: 11, api.CodeConflict: 101, api.CodeDenied: 103, api.CodeTimeout: 11, api.CodeUnknownOutcome: 11, api.CodeExhausted: 102,
 	} {
 		a.Fail("AddAttachment", api.Errorf(code, "no, %s", code).WithHint("do this"))
-		if e := a.run(t, call{command: "ADD", keys: map[string]any{"timeout": "300ms"}}).Error(); e == nil || *e != (cnicall.Error{Code: want, Msg: "no, " + string(code), Details: "do this"}) {
+		if e := a.run(t, call{command: "ADD", keys: map[string]any{"timeout": "3s"}}).Error(); e == nil || *e != (cnicall.Error{Code: want, Msg: "no, " + string(code), Details: "do this"}) {
 			t.Errorf("%s: %+v, want code %d", code, e, want)
 		}
 	}
