@@ -110,7 +110,7 @@ func patiently(ctx context.Context, call func() error) error {
 		switch code := api.CodeOf(err); {
 		case code == api.CodeNoLeader || code == api.CodeUnhealthy: // a node that is up needs no leader
 		case code == api.CodeUnreachable && time.Since(began) < restart:
-		case code == api.CodeTimeout && ctx.Err() != nil && reason != nil:
+		case code == api.CodeTimeout && reason != nil:
 			return reason
 		default:
 			return err
