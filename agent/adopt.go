@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/events"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 )
@@ -21,6 +22,9 @@ func (a *Agent) adopt(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list endpoints: %w", err)
 	}
+	if err := failpoint.Err(failpoint.AgentAdopt); err != nil {
+		return err
+	}
 	// Endpoints first: of several owners with one key, theirs is the record.
 	inKernel := make(map[ipam.Owner]bool, len(endpoints))
 	for _, e := range endpoints {
@@ -35,6 +39,7 @@ func (a *Agent) adopt(ctx context.Context) error {
 			a.adoptOwner(h.Owner, nil)
 		}
 	}
+	failpoint.Hit(failpoint.AgentAdopted)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/events"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 	"stellar.io/stellar/raftstore/holder"
@@ -147,6 +148,9 @@ func (a *Agent) raise(ctx context.Context, r *Request, ns Process) (Endpoint, er
 	if err != nil {
 		return Endpoint{}, bindError(err, r.Address)
 	}
+	if err := failpoint.Err(failpoint.AttachmentBound); err != nil {
+		return Endpoint{}, err
+	}
 	e := r.face(held.Addr)
 	if held.Provisional {
 		e.Reason = reasonProvisional
@@ -168,6 +172,9 @@ func (a *Agent) raise(ctx context.Context, r *Request, ns Process) (Endpoint, er
 	if err != nil {
 		a.cfg.Metrics.attached("error", nil)
 		return Endpoint{}, attachError(err, spec.Ifname)
+	}
+	if err := failpoint.Err(failpoint.AttachmentUp); err != nil {
+		return Endpoint{}, err
 	}
 	clock.attach(timing)
 	a.cfg.Leases.Attached(o, true)
@@ -244,6 +251,7 @@ func (a *Agent) takeDown(ctx context.Context, r Request) error {
 		return err
 	}
 	defer a.end(r.Key)()
+	failpoint.Hit(failpoint.AttachmentDown)
 	_, err = a.ask(ctx, r.Key, func(h *hint) { h.record = true }, func(e Endpoint) (bool, error) {
 		return e.State != StateAttached && e.State != StateProvisional && e.State != StateRetrying, nil
 	})
@@ -273,8 +281,14 @@ func (a *Agent) delPath(ctx context.Context, r Request) (found bool, err error) 
 	if err := a.cfg.Network.Detach(ctx, o); err != nil {
 		return true, fmt.Errorf("detach: %w", err)
 	}
+	if err := failpoint.Err(failpoint.AttachmentDetached); err != nil {
+		return true, err
+	}
 	if err := a.cfg.Leases.Release(ctx, o); err != nil {
 		return true, fmt.Errorf("release: %w", err)
+	}
+	if err := failpoint.Err(failpoint.AttachmentReleased); err != nil {
+		return true, err
 	}
 	a.mu.Lock()
 	delete(a.attachments, o)

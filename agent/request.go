@@ -15,6 +15,7 @@ import (
 
 	"stellar.io/stellar/events"
 	"stellar.io/stellar/internal/atomicfile"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -146,14 +147,21 @@ func (s *requests) put(r Request) (written <-chan error) {
 		done <- nil
 		return done
 	}
-	go func() {
-		data, err := json.Marshal(r)
-		if err == nil {
-			err = atomicfile.Write(s.path(r.id()), data, 0o600)
-		}
-		done <- err
-	}()
+	go func() { done <- s.write(r) }()
+	failpoint.Hit(failpoint.RequestEntered)
 	return done
+}
+
+func (s *requests) write(r Request) error {
+	if err := failpoint.Err(failpoint.RequestWrite); err != nil {
+		return err
+	}
+	data, err := json.Marshal(r)
+	if err == nil {
+		err = atomicfile.Write(s.path(r.id()), data, 0o600)
+	}
+	failpoint.Hit(failpoint.RequestWritten)
+	return err
 }
 
 // drop forgets a request, durably. It is idempotent.
@@ -165,7 +173,11 @@ func (s *requests) drop(id string) error {
 	if s.dir == "" || !had {
 		return nil
 	}
+	if err := failpoint.Err(failpoint.RequestDrop); err != nil {
+		return err
+	}
 	err := os.Remove(s.path(id))
+	failpoint.Hit(failpoint.RequestDropped)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 	"stellar.io/stellar/raftstore/holder"
@@ -24,14 +25,19 @@ func (j *job) do(ctx context.Context, s step) error {
 		return j.release(ctx, j.owner)
 	case stepForget:
 		j.forget(j.record)
+		failpoint.Hit(failpoint.AgentForget)
 		return j.requests.drop(containerRequest(j.key))
 	}
 	panic(fmt.Sprintf("agent: unknown step %d", s))
 }
 
 func (j *job) bind(ctx context.Context) error {
+	if err := failpoint.Err(failpoint.AgentBind); err != nil {
+		return err
+	}
 	_, err := j.cfg.Leases.Bind(ctx, holder.BindRequest{Owner: j.owner, Want: j.wish.IP, Hostname: j.wish.Hostname})
 	j.clock.lap("lease")
+	failpoint.Hit(failpoint.AgentBound)
 	return bindError(err, j.wish.IP)
 }
 
@@ -78,11 +84,15 @@ func (j *job) attach(ctx context.Context) error {
 		}
 		return err
 	}
+	if err := failpoint.Err(failpoint.AgentAttached); err != nil {
+		return err
+	}
 	parked := j.ns.Parked()
 	j.clock.attach(timing)
 	j.routed = spec.DefaultRoute && j.warning == ""
 	j.settle(ctx, e, timing.Adopted, parked)
 	j.cfg.Leases.Attached(j.owner, true)
+	failpoint.Hit(failpoint.AgentSettled)
 	if moving && !timing.Adopted {
 		j.endpointGone(j.owner)
 	}
@@ -192,9 +202,13 @@ func (j *job) detach(ctx context.Context) error {
 
 // detachOwner removes the endpoint of the record's owner or of a stray.
 func (j *job) detachOwner(ctx context.Context, o ipam.Owner) error {
+	if err := failpoint.Err(failpoint.AgentDetach); err != nil {
+		return err
+	}
 	if err := j.cfg.Network.Detach(ctx, o); err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
+	failpoint.Hit(failpoint.AgentDetached)
 	j.cfg.Leases.Attached(o, false)
 	j.cfg.Metrics.detached()
 	j.endpointGone(o)
@@ -212,9 +226,13 @@ func (j *job) release(ctx context.Context, o ipam.Owner) error {
 	if !ok {
 		return nil
 	}
+	if err := failpoint.Err(failpoint.AgentRelease); err != nil {
+		return err
+	}
 	if err := j.cfg.Leases.Release(ctx, o); err != nil {
 		return fmt.Errorf("release %s: %w", held.Addr, err)
 	}
+	failpoint.Hit(failpoint.AgentReleased)
 	j.log.Info("address released", "container", j.key, "ip", held.Addr)
 	j.Record("release", j.key.String(), held.Addr.String()+" released")
 	j.AddressFreed()

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/nlx"
 )
 
@@ -33,6 +34,9 @@ func (a *attachment) adopt(index int) (done bool, err error) {
 	}
 	if !fits {
 		return false, a.n.removeLink(index)
+	}
+	if err := failpoint.Err(failpoint.NetAdopt); err != nil {
+		return false, err
 	}
 	a.name, a.index, a.peer, a.t.Adopted = l.Name, l.Index, l.Peer, true
 	a.master = int(a.n.bridge.Load())

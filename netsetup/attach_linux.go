@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/nlx"
 )
 
@@ -250,6 +251,9 @@ func (a *attachment) taken() (next, adopted bool, err error) {
 // configure does what the veth request could not: alias and up on the host's
 // side, everything inside the container.
 func (a *attachment) configure() error {
+	if err := failpoint.Err(failpoint.NetLink); err != nil {
+		return err
+	}
 	mark := time.Now()
 	host := nlx.SetLink(a.index).Bytes(unix.IFLA_IFALIAS, []byte(a.alias))
 	if a.noIPv6() {
@@ -260,6 +264,9 @@ func (a *attachment) configure() error {
 		return fmt.Errorf("set up %s: %w", a.name, err)
 	}
 	a.t.Host = time.Since(mark)
+	if err := failpoint.Err(failpoint.NetAlias); err != nil {
+		return err
+	}
 	return a.inside()
 }
 
@@ -298,7 +305,13 @@ func (a *attachment) inside() error {
 			return err
 		}
 	}
-	return a.running()
+	if err := failpoint.Err(failpoint.NetInside); err != nil {
+		return err
+	}
+	if err := a.running(); err != nil {
+		return err
+	}
+	return failpoint.Err(failpoint.NetRunning)
 }
 
 // running waits until packets pass. "Up" is not enough: the kernel acts on a new

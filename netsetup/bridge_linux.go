@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/nlx"
 )
 
@@ -52,10 +53,16 @@ func (s *bridgeSync) run() error {
 	if err := s.attributes(); err != nil {
 		return err
 	}
+	if err := failpoint.Err(failpoint.NetBridgeSet); err != nil {
+		return err
+	}
 	if err := s.address(); err != nil {
 		return err
 	}
 	if err := s.route(); err != nil {
+		return err
+	}
+	if err := failpoint.Err(failpoint.NetBridgeReady); err != nil {
 		return err
 	}
 	s.n.bridge.Store(int64(s.link.Index))
@@ -122,6 +129,9 @@ func (s *bridgeSync) find() error {
 		r, err := s.c.Do(v.Message())
 		if err := firstError(r, err); err != nil {
 			return fmt.Errorf("create: %w", err)
+		}
+		if err := failpoint.Err(failpoint.NetBridge); err != nil {
+			return err
 		}
 		s.repaired("deleted")
 		if l, err = s.c.LinkByName(name); err != nil {

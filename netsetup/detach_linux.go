@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/nlx"
 	"stellar.io/stellar/ipam"
 )
@@ -168,9 +169,13 @@ func inNamespace(pid int, id NSID) bool {
 // removeLink deletes one host link, together with what others delete meanwhile,
 // and returns when it is gone. One that is not there is no error.
 func (n *Network) removeLink(index int) error {
+	if err := failpoint.Err(failpoint.NetRemove); err != nil {
+		return err
+	}
 	if err := n.remove.do(index); err != nil {
 		return fmt.Errorf("delete link %d: %w", index, err)
 	}
+	failpoint.Hit(failpoint.NetRemoved)
 	n.table.drop(index)
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"stellar.io/stellar/internal/failpoint"
 )
 
 const (
@@ -165,8 +167,14 @@ func (f *filter) write(opened []string) error {
 			return err
 		}
 	}
+	if err := failpoint.Err(failpoint.NetFilter); err != nil {
+		return err
+	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("write table: %w", err)
+	}
+	if err := failpoint.Err(failpoint.NetFilterSet); err != nil {
+		return err
 	}
 	f.written, err = f.read()
 	return err

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/nlx"
 	"stellar.io/stellar/internal/nsx"
 )
@@ -216,6 +217,9 @@ func (n *Network) load(ctx context.Context) error {
 	}
 	for _, l := range links {
 		if halfMade(l) {
+			if err := failpoint.Err(failpoint.NetHalfMade); err != nil {
+				return err
+			}
 			if err := n.removeLink(l.Index); err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -60,6 +61,9 @@ func (s *Store) SnapshotSave(ctx context.Context, w io.Writer) (SnapshotInfo, er
 }
 
 func (s *Store) writeBackup(w io.Writer, term uint64) (SnapshotInfo, error) {
+	if err := failpoint.Err(failpoint.BackupSave); err != nil {
+		return SnapshotInfo{}, err
+	}
 	s.fsm.mu.Lock() // State.Snapshot writes
 	sn := s.fsm.state.Snapshot()
 	c, ok := s.fsm.state.Cluster()

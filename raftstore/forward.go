@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -60,6 +61,9 @@ func (s *Store) forwardProposal(ctx context.Context, r *raft.Raft, data []byte) 
 	if leader == "" || nodeID(leader) == s.cfg.NodeID || s.removed(r) {
 		return nil, s.notLeader(r)
 	}
+	if err := failpoint.Err(failpoint.RaftForward); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
 	t := s.newTag()
 	seen := s.fsm.expect(t)
 	defer s.fsm.unexpect(t)
@@ -74,6 +78,7 @@ func (s *Store) forwardProposal(ctx context.Context, r *raft.Raft, data []byte) 
 		actx, acancel := whileLed(ctx, r, leader)
 		defer acancel()
 		a, err := s.askOnly(actx, nodeID(leader), string(addr), request{kind: ForwardPropose, tag: t, envelope: data})
+		failpoint.Hit(failpoint.RaftForwarded)
 		answers <- asked{a.index, err}
 	}()
 	select {
@@ -180,6 +185,9 @@ func (s *Store) proposeFor(ctx context.Context, q request) (uint64, error) {
 	if _, err := ipam.DecodeEnvelope(q.envelope); err != nil {
 		return 0, err // committed, it would stop every node
 	}
+	if err := failpoint.Err(failpoint.RaftReceived); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
 	r, err := s.begin()
 	if err != nil {
 		return 0, err
@@ -189,6 +197,7 @@ func (s *Store) proposeFor(ctx context.Context, q request) (uint64, error) {
 		return 0, ErrRemoved // it would wait for an entry that it never gets
 	}
 	a := s.apply(ctx, r, taggedEntry(q.envelope, q.tag[:]))
+	failpoint.Hit(failpoint.RaftAnswer)
 	if a.err == nil {
 		s.tellOf(r, q.node, a.index)
 	}

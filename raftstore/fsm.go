@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -105,7 +106,9 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return applied{err: f.failed}
 	}
 	f.passing(l.Index)
+	failpoint.Hit(failpoint.RaftApply)
 	out, err := apply(f.state, l)
+	failpoint.Hit(failpoint.RaftApplied)
 	if err != nil {
 		defer f.mu.Unlock()
 		f.failed = fmt.Errorf("%w: %w", ErrStopped, err)
@@ -184,6 +187,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err = errors.Join(err, r.Close()); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
+	failpoint.Hit(failpoint.SnapshotRead)
 	if err := f.restored(); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
@@ -198,6 +202,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		f.wake()
 	}
 	f.mu.Unlock()
+	failpoint.Hit(failpoint.SnapshotRestored)
 	if shown {
 		f.onApply(state.Index(), nil)
 	}
@@ -235,8 +240,13 @@ type snapshot struct{ s *ipam.Snapshot }
 // Persist writes the snapshot. Its first error is what it returns: the library
 // deletes log entries when it sees none. The library cancels or closes the sink.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
-	_, err := s.s.WriteTo(sink)
-	return err
+	if err := failpoint.Err(failpoint.SnapshotPersist); err != nil {
+		return err
+	}
+	if _, err := s.s.WriteTo(sink); err != nil {
+		return err
+	}
+	return failpoint.Err(failpoint.SnapshotPersisted)
 }
 
 // Release implements raft.FSMSnapshot.

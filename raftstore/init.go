@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -100,10 +101,16 @@ func initAt(ctx context.Context, cfg Config, fill func(dir string) error) error 
 	if err := ctx.Err(); err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
 	}
+	if err := failpoint.Err(failpoint.InitFilled); err != nil {
+		return errors.Join(err, os.RemoveAll(tmp))
+	}
 	// The kernel refuses this when the place is taken by anything but an empty
 	// directory (os.Rename refuses that too).
 	if err := unix.Rename(tmp, cfg.Dir); err != nil {
 		return errors.Join(os.NewSyscallError("rename", err), os.RemoveAll(tmp))
+	}
+	if err := failpoint.Err(failpoint.InitMoved); err != nil {
+		return err
 	}
 	return syncDir(parent)
 }

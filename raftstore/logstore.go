@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"stellar.io/stellar/internal/failpoint"
 )
 
 // logStore is the library's log, and what we add to it. The problems that it answers:
@@ -32,7 +34,10 @@ func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{
 func (s *logStore) StoreLogs(l []*raft.Log) error {
 	s.busy.start(time.Now())
 	defer s.busy.end()
-	return s.LogStore.StoreLogs(l)
+	failpoint.Hit(failpoint.RaftLog)
+	err := s.LogStore.StoreLogs(l)
+	failpoint.Hit(failpoint.RaftLogged)
+	return err
 }
 
 // GetLog implements raft.LogStore.
@@ -127,6 +132,7 @@ func (s *snapshotSink) Close() error {
 	if err := s.SnapshotSink.Close(); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.SnapshotNamed)
 	// The library takes one snapshot and is given another at the same time: the one
 	// with the higher index is the one that was given.
 	for {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -53,6 +54,10 @@ func (s *Store) propose(ctx context.Context, env ipam.Envelope) ([]ipam.Result, 
 
 // apply replicates an entry from this node, which leads. The caller has called begin.
 func (s *Store) apply(ctx context.Context, r *raft.Raft, entry raft.Log) applied {
+	if err := failpoint.Err(failpoint.RaftPropose); err != nil {
+		s.proposals.Done()
+		return applied{err: fmt.Errorf("%w: %w", ErrBusy, err)}
+	}
 	answer := make(chan applied, 1)
 	go func() {
 		defer s.proposals.Done()
@@ -62,6 +67,7 @@ func (s *Store) apply(ctx context.Context, r *raft.Raft, entry raft.Log) applied
 			return
 		}
 		a := f.Response().(applied)
+		failpoint.Hit(failpoint.RaftProposed)
 		if a.err != nil {
 			a.err = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -37,11 +38,15 @@ func (s *Store) reconfigure(ctx context.Context, r *raft.Raft, c Change, pair bo
 		if err := s.permitted(r, next, c, pair); err != nil {
 			return err
 		}
+		if err := failpoint.Err(failpoint.MemberChange); err != nil {
+			return fmt.Errorf("%w: %w", ErrBusy, err)
+		}
 		// With index the library refuses when it has another configuration: now may be
 		// of a change that is under way, or index behind what is committed.
 		f := submit(r, now, c, index, s.cfg.EnqueueTimeout)
 		err = s.await(ctx, f)
 		if err == nil {
+			failpoint.Hit(failpoint.MemberChanged)
 			s.settle(ctx, r, f.Index())
 		}
 		if err == nil || !errors.Is(err, errOther) || tries == changeTries {

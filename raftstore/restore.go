@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -84,12 +85,18 @@ func (s *Store) restore(ctx context.Context, file io.Reader, opts RestoreOptions
 		return res, fmt.Errorf("%w: another restore is running", ErrBusy)
 	}
 	defer s.setRestoring(false)
+	if err := failpoint.Err(failpoint.BackupChecked); err != nil {
+		return res, err
+	}
 	s.drain()
 	if _, _, err := s.committedInTerm(ctx, r); err != nil {
 		return res, err
 	}
 	if res.Backup, err = s.autoBackup(r.CurrentTerm()); err != nil {
 		return res, fmt.Errorf("save the present state first: %w", err)
+	}
+	if err := failpoint.Err(failpoint.BackupSaved); err != nil {
+		return res, err
 	}
 	res.Index = max(st.Index(), r.LastIndex()) + 1
 	payload, err := s.adjusted(st, opts, res.Index)
@@ -186,6 +193,7 @@ const restoreTimeout = 10 * time.Second
 
 // install hands the checked snapshot to the library.
 func (s *Store) install(ctx context.Context, r *raft.Raft, meta *raft.SnapshotMeta, payload []byte) error {
+	failpoint.Hit(failpoint.BackupRestore)
 	done := make(chan error, 1)
 	go func() { done <- r.Restore(meta, bytes.NewReader(payload), restoreTimeout) }() // ends with Raft at the latest
 	var err error
@@ -196,6 +204,7 @@ func (s *Store) install(ctx context.Context, r *raft.Raft, meta *raft.SnapshotMe
 	}
 	switch {
 	case err == nil:
+		failpoint.Hit(failpoint.BackupRestored)
 		s.cfg.Logger.Info("restored a snapshot", "index", meta.Index)
 		return nil
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):

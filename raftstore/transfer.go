@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"stellar.io/stellar/internal/failpoint"
 )
 
 // transfer makes another voter the leader: to, or the best when to is "". It returns
@@ -35,13 +37,18 @@ func (s *Store) transfer(ctx context.Context, r *raft.Raft, to raft.ServerID) er
 	if err := s.ready(r, to); err != nil {
 		return err
 	}
+	if err := failpoint.Err(failpoint.TransferBegin); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
 	if err := s.await(ctx, r.LeadershipTransferToServer(to, srv.Address)); err != nil {
 		if errors.Is(err, errOther) {
 			return fmt.Errorf("%w: %w", ErrNotReady, err) // it did not take over in time, this node leads on
 		}
 		return err
 	}
-	return s.waitSuccessor(ctx, r, self)
+	err := s.waitSuccessor(ctx, r, self)
+	failpoint.Hit(failpoint.TransferDone)
+	return err
 }
 
 // waitSuccessor waits until another node is known to lead.

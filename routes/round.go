@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/nlx"
 )
 
@@ -68,9 +69,17 @@ func (r *round) run(dryRun bool) ([]Change, error) {
 		return changesOf(actions), nil
 	}
 	r.m.view.set(w, goals)
+	if len(actions) > 0 {
+		if err := failpoint.Err(failpoint.RoutesApply); err != nil {
+			return nil, err
+		}
+	}
 	errs, err := r.k.change(actions)
 	if err != nil {
 		return nil, err
+	}
+	if len(actions) > 0 {
+		failpoint.Hit(failpoint.RoutesApplied)
 	}
 	failed := r.done(actions, errs, have)
 	conditions := r.conditions(w, goals, have)

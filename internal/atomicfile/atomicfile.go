@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"stellar.io/stellar/internal/failpoint"
 )
 
 // Write makes path hold data: into a temporary file beside it, fsync, rename,
@@ -22,6 +24,9 @@ func Write(path string, data []byte, perm os.FileMode) (err error) {
 			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 		}
 	}()
+	if err := failpoint.Err(failpoint.FileCreated); err != nil {
+		return err
+	}
 	if err := f.Chmod(perm); err != nil {
 		return err
 	}
@@ -31,7 +36,13 @@ func Write(path string, data []byte, perm os.FileMode) (err error) {
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	if err := failpoint.Err(failpoint.FileSynced); err != nil {
+		return err
+	}
 	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	if err := failpoint.Err(failpoint.FileRenamed); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/procfs"
 )
 
@@ -78,6 +79,7 @@ func (tr *tracer) seize(k Key, e *entry, p initProcess) {
 
 // begin notes that t is held before its exec.
 func (tr *tracer) begin(t *tracee) {
+	failpoint.Hit(failpoint.HoldSeized)
 	t.before, t.e.held = true, true
 	tr.l.h.mu.Lock()
 	tr.l.h.status.Holds++
@@ -100,6 +102,7 @@ func (tr *tracer) letGo(t *tracee, how How, inTime bool) {
 	if t.leaving {
 		return
 	}
+	failpoint.Hit(failpoint.HoldRelease)
 	t.leaving, t.how, t.inTime = true, how, inTime
 	if t.atExec {
 		tr.detach(t, 0)
@@ -113,6 +116,7 @@ func (tr *tracer) detach(t *tracee, sig unix.Signal) {
 	if err := ptrace(unix.PTRACE_DETACH, t.pid, uintptr(sig)); err != nil {
 		return // killed meanwhile: it will be reaped
 	}
+	failpoint.Hit(failpoint.HoldDetached)
 	tr.ended(t, t.how)
 }
 
@@ -167,6 +171,7 @@ func (tr *tracer) stopped(t *tracee, ws unix.WaitStatus) {
 	switch event := int(ws) >> 16; event {
 	case unix.PTRACE_EVENT_EXEC:
 		t.atExec, t.execAt = true, time.Now()
+		failpoint.Hit(failpoint.HoldAtExec)
 		if t.leaving {
 			tr.detach(t, 0)
 		} else if !t.before {

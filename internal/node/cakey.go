@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
 )
@@ -68,6 +69,9 @@ func (n *Node) caKey(ctx context.Context, p *parts) (*pki.CA, error) {
 			continue
 		}
 		if ca, err = pki.LoadCA(pki.EncodeCerts(p.tls.Roots()[0]), key); err == nil {
+			if err := failpoint.Err(failpoint.CAKeyReceived); err != nil {
+				return nil, err
+			}
 			return ca, p.tls.SaveCA(ca)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/atomicfile"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 )
 
@@ -110,6 +111,7 @@ func refused(err error) bool {
 // claimOnce announces the node, with its present address and version, and asks for
 // its subnet.
 func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
+	failpoint.Hit(failpoint.NodeClaim)
 	member := n.member()
 	if p.tls != nil {
 		if id, ok := p.tls.Identity(); ok && id.Role == ipam.RoleNode {
@@ -124,6 +126,7 @@ func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
 		n.log.Debug("subnet not confirmed yet", "err", err)
 		return h, err
 	}
+	failpoint.Hit(failpoint.NodeClaimed)
 	// Committed and applied here: the state holds all that was committed before.
 	p.confirmed.Store(true)
 	n.contact.heard(0)
@@ -193,6 +196,7 @@ func (n *Node) rememberSubnet(h held) error {
 	if err := atomicfile.Write(n.heldPath(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("remember subnet: %w", err)
 	}
+	failpoint.Hit(failpoint.NodeRemembered)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore"
@@ -58,6 +59,9 @@ func (n *Node) makeCluster(ctx context.Context, s api.ClusterSpec) error {
 	env.Commands = append(env.Commands, reservations...)
 	if err := n.makeCA(id); err != nil {
 		return fmt.Errorf("make certificates: %w", err)
+	}
+	if err := failpoint.Err(failpoint.InitKeys); err != nil {
+		return err
 	}
 	cfg := n.storeConfig()
 	if a := n.advertised(); a.IsValid() {

@@ -12,6 +12,7 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/peerapi"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
@@ -62,11 +63,15 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 	if err != nil {
 		return api.Joined{}, err
 	}
+	if err := failpoint.Err(failpoint.JoinInstalled); err != nil {
+		return api.Joined{}, err
+	}
 	cfg := n.storeConfig()
 	cfg.Address = peer.RaftAddress(n.id.ID, n.advertised().String())
 	if err := raftstore.InitJoin(ctx, cfg); err != nil {
 		return api.Joined{}, fmt.Errorf("join: %w", err)
 	}
+	failpoint.Hit(failpoint.JoinStored)
 	n.log.Info("joined", "cluster", answer.Cluster, "subnet", answer.Subnet)
 	joined, n.listening = true, early{at, l}
 	close(n.initialized)
@@ -134,6 +139,9 @@ func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, token pki.Token, s
 	if err != nil {
 		return peerapi.JoinAnswer{}, err
 	}
+	if err := failpoint.Err(failpoint.JoinToken); err != nil {
+		return peerapi.JoinAnswer{}, err
+	}
 	hc := peer.JoinClient(token, s.Address)
 	defer hc.CloseIdleConnections()
 	answer, err := insist(ctx, peerapi.NewClient(hc, "https://"+s.Address, s.Address), peerapi.JoinRequest{
@@ -142,6 +150,9 @@ func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, token pki.Token, s
 		HostRanges: n.hostRanges(), Replace: s.Replace, Time: time.Now(),
 	})
 	if err != nil {
+		return answer, err
+	}
+	if err := failpoint.Err(failpoint.JoinAnswered); err != nil {
 		return answer, err
 	}
 	ca, err := x509.ParseCertificate(answer.CA)
@@ -305,6 +316,9 @@ func (b peerBackend) Join(ctx context.Context, r peerapi.JoinRequest) (peerapi.J
 
 // admit makes the member, signs its certificate and tells Raft of it.
 func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.Request, ca *pki.CA, now time.Time) (peerapi.JoinAnswer, error) {
+	if err := failpoint.Err(failpoint.AdmitRegister); err != nil {
+		return peerapi.JoinAnswer{}, err
+	}
 	results, err := b.p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{ipam.JoinNode{
 		RegisterNode: ipam.RegisterNode{Node: r.Node, Name: r.Name, MachineID: r.MachineID, Address: r.Address, Version: r.Version, Mode: r.Mode},
 		TokenID:      r.TokenID, SecretHash: sha256.Sum256(r.Secret[:]), KeyHash: req.KeyHash, Now: now.Unix(),
@@ -314,6 +328,9 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 		return peerapi.JoinAnswer{}, outcome(err)
 	}
 	if err := results[0].Err; err != nil {
+		return peerapi.JoinAnswer{}, err
+	}
+	if err := failpoint.Err(failpoint.AdmitRegistered); err != nil {
 		return peerapi.JoinAnswer{}, err
 	}
 	answer := peerapi.JoinAnswer{Cluster: ca.Cluster(), Network: ipam.DefaultNetwork, Subnet: results[0].Subnet, Epoch: results[0].Epoch}
@@ -342,9 +359,13 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 		return peerapi.JoinAnswer{}, fmt.Errorf("sign: %w", err)
 	}
 	answer.Chain, answer.CA = [][]byte{der}, b.p.tls.Roots()[0].Raw
+	if err := failpoint.Err(failpoint.AdmitSigned); err != nil {
+		return peerapi.JoinAnswer{}, err
+	}
 	if err := b.p.store.AddServer(ctx, r.Node, peer.RaftAddress(r.Node, r.Address)); err != nil {
 		return peerapi.JoinAnswer{}, outcome(err)
 	}
+	failpoint.Hit(failpoint.AdmitAdded)
 	if r.Replace != "" {
 		b.n.dropRemoved(ctx, b.p)
 	}

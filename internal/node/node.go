@@ -22,6 +22,7 @@ import (
 	"stellar.io/stellar/api/server"
 	"stellar.io/stellar/events"
 	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/hold"
 	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/internal/pki"
@@ -205,6 +206,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	n.setParts(p)
 	n.setPhase("waiting for containerd")
 	n.log.Info("node is up", "node", n.id.Name, "id", n.id.ID.Short(), "subnet", p.subnet.Prefix)
+	failpoint.Hit(failpoint.NodeUp)
 	if later {
 		g.Go(func() error { return n.keepClaiming(ctx, p) })
 	}
@@ -239,6 +241,7 @@ func (n *Node) prepareKernel(ctx context.Context, p *parts) (err error) {
 		}
 		live = append(live, holder.Live{Addr: e.Addr, Owner: e.Owner})
 	}
+	failpoint.Hit(failpoint.NodePrepared)
 	p.holder, err = holder.Open(holder.Config{
 		Node: n.id.ID, Subnet: p.subnet, Store: p.store, Logger: n.log, Cluster: p.clusterID(),
 		JournalPath: filepath.Join(n.opts.Config.DataDir, "journal"),

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore"
 )
@@ -45,15 +46,21 @@ func (n *Node) RemoveNode(ctx context.Context, r api.NodeRemoval) (out api.Remov
 			return out, err
 		}
 	}
+	failpoint.Hit(failpoint.LeaveHandOver)
 	if err := p.handOver(ctx, id, r.Force); err != nil {
+		return out, err
+	}
+	if err := failpoint.Err(failpoint.LeaveBury); err != nil {
 		return out, err
 	}
 	if err := n.bury(ctx, p, ipam.RemoveNode{Node: id, Force: r.Force, Dead: r.Dead}); err != nil {
 		return out, err
 	}
+	failpoint.Hit(failpoint.LeaveBuried)
 	if err := n.outOfRaft(ctx, p, id, r.Force); err != nil {
 		return out, err
 	}
+	failpoint.Hit(failpoint.LeaveOut)
 	p.store.View(func(s *ipam.State) {
 		if sub, ok := s.Subnet(held); ok {
 			out.Subnet, out.SubnetState = sub.Prefix, sub.State.String()

@@ -9,6 +9,7 @@ import (
 
 	"stellar.io/stellar/agent"
 	"stellar.io/stellar/events"
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/hold"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
@@ -19,6 +20,9 @@ import (
 func (n *Node) storeConfig() raftstore.Config {
 	c := raftstore.DefaultConfig()
 	c.Dir, c.NodeID, c.Logger = n.raftDir(), n.id.ID, n.log
+	if failpoint.Enabled { // the suite is to see snapshots
+		c.SnapshotThreshold, c.SnapshotInterval, c.TrailingLogs = 16, time.Second, 16
+	}
 	c.OnPropose = func(took time.Duration, err error) {
 		result := "ok"
 		if err != nil {

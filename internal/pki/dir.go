@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"stellar.io/stellar/internal/atomicfile"
+	"stellar.io/stellar/internal/failpoint"
 )
 
 // The files. A pair cannot be replaced in one step, so the new key waits in
@@ -186,6 +187,7 @@ func (d dir) install(leaf *x509.Certificate) error {
 	if err := d.write(fileCert, EncodeCerts(leaf)); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.JoinCertificate)
 	return d.promote()
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore/journal"
 )
@@ -42,9 +43,13 @@ func (h *Holder) Adopt(ctx context.Context, live []Live) error {
 	if err := h.nameBinds(&m); err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}
+	if err := failpoint.Err(failpoint.HolderMerged); err != nil {
+		return fmt.Errorf("adopt: %w", err)
+	}
 	if err := h.journal.Append(ctx, m.changes...); err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}
+	failpoint.Hit(failpoint.HolderAdopted)
 	h.mu.Lock()
 	h.install(m, rec.Records)
 	h.applyReservations(reserved)

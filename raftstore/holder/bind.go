@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/raftstore/journal"
@@ -203,6 +204,7 @@ const (
 // bind writes the journal and proposes at the same time.
 func (h *Holder) bind(op *bindOp) {
 	l := op.lease
+	failpoint.Hit(failpoint.HolderPicked)
 	id, err := h.seq.next()
 	if err != nil {
 		h.finishBind(op, absent, nil, err)
@@ -217,12 +219,16 @@ func (h *Holder) bind(op *bindOp) {
 	}
 	h.mu.Unlock()
 	written := h.journal.Begin(record)
+	failpoint.Hit(failpoint.HolderBegun)
 	how := absent
 	var perr error
 	if op.flight != nil {
 		how, perr = h.commitBind(op.flight)
 	}
-	h.finishBind(op, how, perr, written.Wait(context.Background()))
+	failpoint.Hit(failpoint.HolderCommitted)
+	werr := written.Wait(context.Background())
+	failpoint.Hit(failpoint.HolderWritten)
+	h.finishBind(op, how, perr, werr)
 }
 
 // commitBind proposes the lease until there is an outcome or CommitWait is over.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/raftstore/journal"
@@ -17,6 +18,9 @@ func (h *Holder) retryFlights(ctx context.Context) error {
 	flights := slices.Clone(h.flights)
 	h.mu.Unlock()
 	for _, f := range flights {
+		if err := failpoint.Err(failpoint.HolderFlight); err != nil {
+			return err
+		}
 		// "Not proposed" speaks of this attempt; an earlier one may still be committed.
 		results, err := h.attempt(ctx, f.env)
 		if err != nil {
@@ -104,7 +108,11 @@ func (h *Holder) fly(ctx context.Context, f *flight, renew bool) error {
 	}
 	var results []ipam.Result
 	if err == nil {
+		err = failpoint.Err(failpoint.HolderReplicate)
+	}
+	if err == nil {
 		results, err = h.attempt(ctx, f.env)
+		failpoint.Hit(failpoint.HolderReplicated)
 	}
 	if err == nil {
 		return h.resolve(f, results)

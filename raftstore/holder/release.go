@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore/journal"
 )
@@ -39,6 +40,7 @@ func (h *Holder) Release(ctx context.Context, o ipam.Owner) error {
 		done := make(chan error, 1)
 		written := h.journal.Begin(l.record(journal.OpRelease, h.fence))
 		h.mu.Unlock()
+		failpoint.Hit(failpoint.HolderReleasing)
 		go func() { done <- h.finishRelease(l, written) }()
 		select {
 		case err = <-done:
@@ -55,6 +57,7 @@ func (h *Holder) Release(ctx context.Context, o ipam.Owner) error {
 // finishRelease waits for the journal and starts the cooling.
 func (h *Holder) finishRelease(l *lease, written journal.Write) error {
 	err := written.Wait(context.Background())
+	failpoint.Hit(failpoint.HolderReleased)
 	h.mu.Lock()
 	if err == nil {
 		l.held, l.attached = false, false

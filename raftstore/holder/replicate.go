@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/raftstore/journal"
@@ -228,6 +229,9 @@ func (h *Holder) forget(ctx context.Context, gone []netip.Addr) error {
 	// Begun under the lock, so that it comes before the record of a next Bind.
 	written := h.journal.Begin(records...)
 	h.mu.Unlock()
+	if len(records) > 0 {
+		failpoint.Hit(failpoint.HolderForget)
+	}
 	return written.Wait(ctx)
 }
 
@@ -250,5 +254,8 @@ func (h *Holder) takeStrays(ctx context.Context, strays []ipam.Lease) error {
 	}
 	written := h.journal.Begin(records...)
 	h.mu.Unlock()
+	if len(records) > 0 {
+		failpoint.Hit(failpoint.HolderStray)
+	}
 	return written.Wait(ctx)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+
+	"stellar.io/stellar/internal/failpoint"
 )
 
 // A file is worth compacting when it is larger than compactSize and holds
@@ -77,8 +79,14 @@ func (j *Journal) rewrite() error {
 	if err != nil {
 		return err
 	}
-	if _, err = f.Write(buf); err == nil {
+	if err = failpoint.Err(failpoint.JournalRewrite); err == nil {
+		_, err = f.Write(buf)
+	}
+	if err == nil {
 		err = f.Sync()
+	}
+	if err == nil {
+		err = failpoint.Err(failpoint.JournalRewritten)
 	}
 	if err != nil {
 		return errors.Join(err, f.Close())
@@ -90,7 +98,10 @@ func (j *Journal) rewrite() error {
 	old := j.file
 	j.file, j.codec, j.size = f, codec, int64(len(buf))
 	j.measure()
-	err = j.fs.SyncDir(filepath.Dir(j.path))
+	if err = failpoint.Err(failpoint.JournalRenamed); err == nil {
+		err = j.fs.SyncDir(filepath.Dir(j.path))
+	}
+	failpoint.Hit(failpoint.JournalRotated)
 	if old != nil {
 		old.Close() // nothing in it counts any more
 	}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+
+	"stellar.io/stellar/internal/failpoint"
 )
 
 // Options says whose journal it is and where it works.
@@ -233,13 +235,20 @@ func (j *Journal) next() (*batch, error) {
 // write makes a batch durable. The caller holds j.turn.
 func (j *Journal) write(b *batch) error {
 	j.codec.frame(j.size, b.buf)
-	_, err := j.file.Write(b.buf)
+	err := failpoint.Err(failpoint.JournalAppend)
+	if err == nil {
+		_, err = j.file.Write(b.buf)
+	}
+	if err == nil {
+		err = failpoint.Err(failpoint.JournalWritten)
+	}
 	if err == nil {
 		err = j.file.Sync()
 	}
 	if err != nil {
 		return j.fail(err)
 	}
+	failpoint.Hit(failpoint.JournalSynced)
 	j.size += int64(len(b.buf))
 	for _, r := range b.records {
 		j.state.apply(r)
