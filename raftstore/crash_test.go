@@ -334,3 +334,32 @@ func TestUndecodableEntryStops(t *testing.T) {
 	}
 	r.mustStop(t)
 }
+
+// TestSweep: a snapshot and a backup that a crash has left half written are gone when
+// the store is open, and whole ones stay.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t.TempDir())
+	mustInit(t, cfg)
+	left := []string{filepath.Join(cfg.Dir, snapshotDir, "1-2-3.tmp"), filepath.Join(cfg.Dir, backupDir, backupNew+"1")}
+	whole := filepath.Join(cfg.Dir, backupDir, "before-restore-1.snapshot")
+	for _, dir := range append(left[:1:1], filepath.Join(cfg.Dir, backupDir)) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{filepath.Join(left[0], "state.bin"), left[1], whole} {
+		if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustRun(t, cfg).mustStop(t)
+	for _, path := range left {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("left over: %s, %v", path, err)
+		}
+	}
+	if _, err := os.Stat(whole); err != nil {
+		t.Error(err)
+	}
+}

@@ -149,6 +149,19 @@ func verifyEntry(l *raft.Log) error {
 	return nil
 }
 
+// sweep removes snapshots and backups that a crash has left half written. The lock of
+// the log keeps other processes out.
+func sweep(dir string) error {
+	var err error
+	for _, pattern := range []string{filepath.Join(snapshotDir, "*.tmp"), filepath.Join(backupDir, backupNew+"*")} {
+		left, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is right
+		for _, path := range left {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	return err
+}
+
 // logSize returns the size of the log's file, 0 if it cannot be told.
 func logSize(dir string) int64 {
 	st, err := os.Stat(filepath.Join(dir, logFile))

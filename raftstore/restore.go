@@ -43,6 +43,9 @@ type Restored struct {
 	Backup   string // file that holds the state before it
 }
 
+// backupNew begins the name of a backup that is being written.
+const backupNew = ".new-"
+
 // backupsKept is how many automatic backups stay.
 const backupsKept = 3
 
@@ -220,7 +223,7 @@ func (s *Store) autoBackup(term uint64) (path string, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	f, err := os.CreateTemp(dir, ".new-")
+	f, err := os.CreateTemp(dir, backupNew)
 	if err != nil {
 		return "", err
 	}

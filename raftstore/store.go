@@ -66,7 +66,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := finish(f, cfg.Dir, id); err != nil {
+	if err := errors.Join(finish(f, cfg.Dir, id), sweep(cfg.Dir)); err != nil {
 		return nil, fmt.Errorf("open store: %w", errors.Join(err, f.bolt.Close()))
 	}
 	s := &Store{

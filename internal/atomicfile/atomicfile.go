@@ -5,8 +5,10 @@ package atomicfile
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"stellar.io/stellar/internal/failpoint"
 )
@@ -49,6 +51,24 @@ func Write(path string, data []byte, perm os.FileMode) (err error) {
 		return err
 	}
 	return SyncDir(dir)
+}
+
+// leftover is the name of a file that Write had not finished.
+var leftover = regexp.MustCompile(`^\..+\.[0-9]+$`)
+
+// Sweep removes from dir what a crash has left of a Write. Nobody may be writing
+// there. A dir that does not exist is no error.
+func Sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && leftover.MatchString(e.Name()) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // SyncDir makes the names in dir durable.

@@ -3,6 +3,7 @@ package atomicfile
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -39,5 +40,35 @@ func TestWriteLeavesOldContentOnFailure(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || !entries[0].IsDir() {
 		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := Sweep(filepath.Join(dir, "none")); err != nil {
+		t.Error(err)
+	}
+	// A crash in the midst of a Write leaves what CreateTemp has made.
+	f, err := os.CreateTemp(dir, ".f.json.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for _, name := range []string{"f.json", ".hidden", "f.1"} {
+		if err := Write(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(dir); err != nil {
+		t.Error(err)
+	}
+	var names []string
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if want := []string{".hidden", "f.1", "f.json"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("%v is there, want %v: %v", names, want, err)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/server"
 	"stellar.io/stellar/events"
+	"stellar.io/stellar/internal/atomicfile"
 	"stellar.io/stellar/internal/config"
 	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/hold"
@@ -31,6 +32,12 @@ import (
 	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/raftstore/holder"
 	"stellar.io/stellar/routes"
+)
+
+// Below the data directory.
+const (
+	tlsDir     = "tls"
+	requestDir = "requests"
 )
 
 // Options is what a Node is made of.
@@ -87,6 +94,11 @@ type parts struct {
 func New(opts Options) (*Node, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, dir := range []string{"", tlsDir, requestDir} {
+		if err := atomicfile.Sweep(filepath.Join(opts.Config.DataDir, dir)); err != nil {
+			return nil, err
+		}
 	}
 	id, err := LoadIdentity(opts.Config.DataDir, opts.Config.NodeName)
 	if err != nil {
@@ -195,7 +207,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	p.hold = n.newHold(func(k events.Key, pid int, at time.Time) { p.agent.Held(k, pid, at) })
 	p.agent = agent.New(agent.Config{
 		NodeName: n.id.Name, Containers: client, Leases: guarded{p.holder, func() error { return n.barred(p) }}, Network: agent.Kernel(p.net),
-		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, "requests"), Hold: holdOf(p.hold),
+		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, requestDir), Hold: holdOf(p.hold),
 		IgnoreNamespaces: n.opts.Config.Containerd.IgnoreNamespaces,
 	})
 	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {

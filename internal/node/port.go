@@ -77,7 +77,7 @@ func (n *Node) uplink() string {
 
 // openTLS opens the directory of certificates.
 func (n *Node) openTLS() (*pki.Store, error) {
-	return pki.Open(filepath.Join(n.opts.Config.DataDir, "tls"), pki.Options{Logger: n.log})
+	return pki.Open(filepath.Join(n.opts.Config.DataDir, tlsDir), pki.Options{Logger: n.log})
 }
 
 func (n *Node) identity(cluster string, role pki.Role) pki.Identity {

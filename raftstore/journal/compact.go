@@ -17,6 +17,9 @@ const (
 	recordSize   = 200 // bytes of a typical record
 )
 
+// newSuffix is the end of the name of a file that is to replace the journal.
+const newSuffix = ".new"
+
 // Size returns the size of the file after the last write, and whether Compact would
 // make it much smaller.
 func (j *Journal) Size() (bytes int64, worth bool) {
@@ -74,7 +77,7 @@ func (j *Journal) rewrite() error {
 		codec.frame(int64(len(buf)), frame)
 		buf = append(buf, frame...)
 	}
-	tmp := j.path + ".new"
+	tmp := j.path + newSuffix
 	f, err := j.fs.Create(tmp)
 	if err != nil {
 		return err

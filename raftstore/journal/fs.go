@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,8 @@ type FS interface {
 	// Create makes an empty file of mode 0600, in place of any that is there.
 	Create(path string) (File, error)
 	Rename(from, to string) error
+	// Remove deletes a file; one that is not there is no error.
+	Remove(path string) error
 	// SyncDir makes the names in a directory durable.
 	SyncDir(dir string) error
 }
@@ -47,6 +50,14 @@ func (OS) Create(path string) (File, error) {
 
 // Rename implements FS.
 func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Remove implements FS.
+func (OS) Remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // SyncDir implements FS.
 func (OS) SyncDir(dir string) error {

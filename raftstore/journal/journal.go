@@ -83,7 +83,9 @@ func Open(path string, o Options) (*Journal, Recovered, error) {
 		rec.Created = true
 		err = j.rewrite()
 	case err == nil:
-		rec.Torn, err = j.load(data)
+		if rec.Torn, err = j.load(data); err == nil {
+			err = j.fs.Remove(path + newSuffix) // of a rotation that a crash ended
+		}
 	}
 	if err != nil {
 		if j.file != nil {

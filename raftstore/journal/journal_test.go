@@ -398,6 +398,24 @@ func TestAppendContext(t *testing.T) {
 	}
 }
 
+// TestLeftover: what a crash has left of a rotation is gone when the journal is open.
+func TestLeftover(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "j")
+	j, _ := mustOpen(t, path, Options{})
+	mustAppend(t, j, bindRecord(1))
+	j.Close()
+	if err := os.WriteFile(path+newSuffix, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, rec := mustOpen(t, path, Options{}); len(rec.Records) != 1 {
+		t.Errorf("%+v", rec)
+	}
+	if _, err := os.Stat(path + newSuffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left over: %v", err)
+	}
+}
+
 func TestCompactShrinks(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "j")
