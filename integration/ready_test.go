@@ -31,13 +31,27 @@ func sawNetwork(out string) (bool, error) {
 // its network.
 func (n *node) look(id string, labels map[string]string) bool {
 	n.t.Helper()
-	out, err := n.containerd.Output(testx.Run{ID: id, Image: testx.ProbeName, Labels: labels, Args: []string{"probe", "now"}})
-	if err != nil {
-		n.t.Errorf("%v: %s", err, out)
+	// The shim writes to a file: ctr itself can lose the output of a program that
+	// ends at once.
+	if err := n.containerd.Run(testx.Run{ID: id, Image: testx.ProbeName, Labels: labels, Args: []string{"probe", "now"}}); err != nil {
+		n.t.Error(err)
 		return false
 	}
-	saw, err := sawNetwork(out)
-	if err != nil {
+	var out string
+	var saw bool
+	for limit := time.Now().Add(quiet); ; time.Sleep(5 * time.Millisecond) {
+		var err error
+		if out, err = n.containerd.Logs("default", id); err == nil {
+			if saw, err = sawNetwork(out); err == nil {
+				break
+			}
+		}
+		if time.Now().After(limit) {
+			n.t.Errorf("%s has said nothing: %v", id, err)
+			return false
+		}
+	}
+	if err := n.containerd.Remove("default", id); err != nil {
 		n.t.Error(err)
 	}
 	if !saw {

@@ -49,6 +49,10 @@ const defaultDeadline = 2 * time.Second
 // maxRoots bounds what Learn remembers.
 const maxRoots = 16
 
+// Processors is how many of Go's processors (GOMAXPROCS) a Holder keeps for itself
+// while an init is expected: the program should have that many more.
+const Processors = 1
+
 // Key names a container, as in package events.
 type Key struct{ Namespace, ID string }
 

@@ -347,6 +347,7 @@ func TestNotRunning(t *testing.T) {
 	}
 	h.Disarm(one)
 	h.Arm(one, 0)
+	must(t, os.RemoveAll(bundle(root, one))) // each task has a bundle of its own
 	b.run()
 	next := park(t, 0)
 	next.announce(root, one)

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,8 @@ type loop struct {
 	tell  *teller
 	// barred: why this thread cannot trace at all; then nothing is looked at closely.
 	barred string
+	// expectUntil: an init of an armed container may be parked any moment.
+	expectUntil time.Time
 }
 
 // entry is an armed container.
@@ -41,6 +44,14 @@ type entry struct {
 	// doubt is what was wrong with its init.pid last, which is reported once.
 	doubt string
 }
+
+const (
+	// expectFor is how long after a container was armed, or its bundle was made, its
+	// init is expected: a client creates container, task and process in one go.
+	expectFor = 3 * time.Second
+	// expectTick bounds one wait with a processor in hand.
+	expectTick = 5 * time.Millisecond
+)
 
 // reapTick is how often held processes are looked at even if no SIGCHLD came.
 const reapTick = 10 * time.Millisecond
@@ -130,15 +141,42 @@ func (l *loop) turn(ctx context.Context, wakeup int) {
 // wait sleeps until something is to be done.
 func (l *loop) wait(wakeup int, timeout time.Duration) {
 	fds := []unix.PollFd{{Fd: int32(wakeup), Events: unix.POLLIN}, {Fd: int32(l.watch.fd), Events: unix.POLLIN}}
-	ms := -1
-	if timeout >= 0 {
-		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
+	var err error
+	if time.Now().Before(l.expectUntil) {
+		err = pollAlert(fds, timeout)
+	} else {
+		ms := -1
+		if timeout >= 0 {
+			ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
+		}
+		_, err = unix.Poll(fds, ms) // an fd of -1 is ignored
 	}
-	_, err := unix.Poll(fds, ms) // an fd of -1 is ignored
 	if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 		time.Sleep(time.Millisecond) // no memory: anything but a busy loop
 	}
 }
+
+// pollAlert waits without giving Go's processor away. After an ordinary system call
+// a goroutine needs one of the GOMAXPROCS processors to go on, and when fifty
+// containers start at once the rest of this program has taken them all: a thread of
+// the highest priority would wait behind it. A raw system call keeps the processor
+// that the goroutine has. It does not hold up the collector: that interrupts the
+// thread by a signal, and a poll that was interrupted ends (signal(7)). Config's
+// owner provides one processor more (see Processors).
+func pollAlert(fds []unix.PollFd, timeout time.Duration) error {
+	if timeout < 0 || timeout > expectTick {
+		timeout = expectTick
+	}
+	ts := unix.NsecToTimespec(int64(timeout))
+	_, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// expect has the loop stay alert for a while.
+func (l *loop) expect() { l.expectUntil = time.Now().Add(expectFor) }
 
 func (l *loop) timeout() time.Duration {
 	timeout := time.Duration(-1)
@@ -241,6 +279,7 @@ func (l *loop) arm(k Key, a arming) {
 		return
 	}
 	l.insert(k, a)
+	l.expect()
 	l.watch.follow(k)
 }
 

@@ -289,6 +289,7 @@ func (w *watcher) inRoot(root, dir, name string) {
 		if !isBundle {
 			k := Key{Namespace: namespace, ID: name}
 			if w.l.entry(k) != nil {
+				w.l.expect()
 				w.followIn(root, k)
 			}
 		} else if name == pidFile {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ func (n *Node) newHold(seized func(events.Key, int, time.Time)) *hold.Holder {
 	if !c.Hold.Enabled {
 		return nil
 	}
+	runtime.GOMAXPROCS(runtime.NumCPU() + hold.Processors)
 	ends, held := newHoldMetrics(n.reg)
 	return hold.New(hold.Config{
 		Roots: []string{c.Containerd.StateDir}, Deadline: c.Hold.Deadline.Duration, Logger: n.log,
