@@ -153,6 +153,12 @@ func up(ino uint64, ifname string) func(Endpoint) (bool, error) {
 // A *RejectError says why that cannot be; events.ErrNotFound: there is no such
 // container.
 func (a *Agent) Asked(ctx context.Context, key events.Key) (*Wish, error) {
+	if v := a.lastFound(key); v != nil {
+		if v.refused != nil {
+			return nil, v.refused
+		}
+		return v.wish, nil
+	}
 	c, err := a.cfg.Containers.LookRecord(ctx, key)
 	if err != nil {
 		return nil, err
@@ -167,6 +173,20 @@ func (a *Agent) Asked(ctx context.Context, key events.Key) (*Wish, error) {
 		return nil, nil
 	}
 	return parseWish(&c, trust)
+}
+
+// lastFound is what the container was last found to ask for, nil while that may have
+// changed: its creation is an event, too, and comes long before its task's.
+func (a *Agent) lastFound(key events.Key) *judged {
+	if a.queue.busy(key) {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := a.records[key]; r != nil && !a.hints[key].record && r.ended > 0 && a.link.connected {
+		return r.judged
+	}
+	return nil
 }
 
 // Strict reports whether the container of a refused wish must not run without a network.

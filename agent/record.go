@@ -47,6 +47,7 @@ type record struct {
 	created   time.Time
 	labels    map[string]string
 	taskPID   int
+	judged    *judged    // nil: not looked at yet
 	guestOf   ipam.Owner // whose endpoint serves the task's namespace, if another's does
 	lostUntil time.Time  // a link that is lost before then is made again only then
 	unsettled bool       // not as it should be: look again at each listing
@@ -103,6 +104,13 @@ func (a *Agent) remember(r *record, c *events.Container) {
 	r.created = c.Created
 	r.labels = maps.Clone(c.Labels)
 	r.taskPID = livePID(c.Task)
+	r.judged = &judged{r.wish, r.refused}
+}
+
+// judged is what a record's labels and requests were last found to ask for.
+type judged struct {
+	wish    *Wish
+	refused *RejectError
 }
 
 // show publishes what people see of the record.
