@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
@@ -39,7 +38,7 @@ func (h *Holder) Adopt(ctx context.Context, live []Live) error {
 		}
 	}
 	have, reserved := h.replica()
-	m := merge(h.cfg.Subnet, rec.Records, live, have, time.Now())
+	m := merge(h.cfg.Subnet, rec.Records, live, have, h.cfg.Clock.Now())
 	if err := h.nameBinds(&m); err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"stellar.io/stellar/internal/failpoint"
@@ -54,7 +55,7 @@ func (h *Holder) bindFor(ctx context.Context, r BindRequest) (Held, error) {
 		return Held{}, err
 	}
 	var refused error
-	begin := time.Now()
+	begin := h.cfg.Clock.Now()
 	for range maxPicks {
 		held, op, err := h.claim(ctx, r)
 		if op == nil {
@@ -67,7 +68,7 @@ func (h *Holder) bindFor(ctx context.Context, r BindRequest) (Held, error) {
 		}
 		if !errors.Is(op.err, errNext) {
 			if op.err == nil {
-				h.log.Debug("address bound", "container", r.Owner.ID, "address", op.held.Addr, "provisional", op.held.Provisional, "took", time.Since(begin))
+				h.log.Debug("address bound", "container", r.Owner.ID, "address", op.held.Addr, "provisional", op.held.Provisional, "took", h.cfg.Clock.Now().Sub(begin))
 			}
 			return op.held, op.err
 		}
@@ -101,7 +102,7 @@ func (h *Holder) claim(ctx context.Context, r BindRequest) (Held, *bindOp, error
 		held, op, wait, err := h.tryClaim(r)
 		h.mu.Unlock()
 		if op != nil {
-			go h.bind(op)
+			h.cfg.Clock.Go(func() { h.bind(op) })
 		}
 		if wait == nil {
 			return held, op, err
@@ -141,7 +142,7 @@ func (h *Holder) tryClaim(r BindRequest) (held Held, op *bindOp, wait <-chan str
 	}
 	l.owner, l.static, l.hostname = r.Owner, r.Want.IsValid(), r.Hostname
 	l.held, l.attached, l.confirmed, l.cooling, l.unwritten, l.doubtful = true, false, false, false, false, false
-	l.since = time.Now()
+	l.since = h.cfg.Clock.Now()
 	again := h.leases[l.addr] == l
 	if !again {
 		l.before = h.leases[l.addr]
@@ -157,9 +158,8 @@ func (h *Holder) takeAddress(r BindRequest) (l *lease, wait <-chan struct{}, err
 	// An owner that comes back gets what it had, even while a command about it and
 	// that address is unresolved: it changes nothing for anybody else. What it had
 	// asked for by name it gets by name only: it may have skipped a cool-down.
-	for _, old := range h.leases {
-		switch {
-		case old.owner != r.Owner, r.Want.IsValid() && r.Want != old.addr, old.static && !r.Want.IsValid():
+	for _, old := range h.leasesOf(r.Owner) {
+		if r.Want.IsValid() && r.Want != old.addr || old.static && !r.Want.IsValid() {
 			continue
 		}
 		if old.op != nil {
@@ -189,6 +189,18 @@ func (h *Holder) takeAddress(r BindRequest) (l *lease, wait <-chan struct{}, err
 		return nil, nil, err
 	}
 	return &lease{addr: r.Want}, nil, nil
+}
+
+// leasesOf returns what is known of an owner, held or released, by address. The
+// caller holds h.mu.
+func (h *Holder) leasesOf(o ipam.Owner) (all []*lease) {
+	for _, l := range h.leases {
+		if l.owner == o {
+			all = append(all, l)
+		}
+	}
+	slices.SortFunc(all, func(a, b *lease) int { return a.addr.Compare(b.addr) })
+	return all
 }
 
 // outcome is how a proposal ended.
@@ -233,7 +245,7 @@ func (h *Holder) bind(op *bindOp) {
 
 // commitBind proposes the lease until there is an outcome or CommitWait is over.
 func (h *Holder) commitBind(f *flight) (outcome, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), h.cfg.CommitWait)
+	ctx, cancel := h.cfg.Clock.WithTimeout(context.Background(), h.cfg.CommitWait)
 	defer cancel()
 	l := f.bind
 	f.env = ipam.Envelope{Request: l.request, Commands: h.bindCommands(l)}
@@ -246,12 +258,10 @@ func (h *Holder) commitBind(f *flight) (outcome, error) {
 		case errors.Is(err, ipam.ErrInvalid), errors.Is(err, raftstore.ErrStopped):
 			return refused, err
 		case err != nil:
-			select {
-			case <-time.After(leaderPoll):
-				continue
-			case <-ctx.Done():
+			if h.cfg.Clock.Sleep(ctx, leaderPoll) != nil {
 				return absent, err
 			}
+			continue
 		}
 		err = results[len(results)-1].Err
 		if !strangeID(err) || renewed == maxRenew {

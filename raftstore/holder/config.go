@@ -42,7 +42,8 @@ type Config struct {
 	AuditEvery   time.Duration // journal and replica are compared so often without a cause; 0: 30 s
 	ProposalWait time.Duration // one attempt to replicate takes at most so long; 0: 5 s
 
-	FS journal.FS // of the journal; nil: the real one
+	FS    journal.FS // of the journal; nil: the real one
+	Clock Clock      // nil: the real one
 }
 
 func (c Config) withDefaults() Config {
@@ -61,6 +62,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = realClock{}
 	}
 	if c.Cluster == "" && c.Store != nil {
 		c.Store.View(func(s *ipam.State) {

@@ -48,7 +48,7 @@ func Open(cfg Config) (*Holder, error) {
 		return nil, fmt.Errorf("open holder: %w", err)
 	}
 	j, rec, err := journal.Open(cfg.JournalPath, journal.Options{
-		Header: journal.Header{Node: cfg.Node, Cluster: cfg.Cluster}, Logger: cfg.Logger, FS: cfg.FS,
+		Header: journal.Header{Node: cfg.Node, Cluster: cfg.Cluster}, Logger: cfg.Logger, FS: cfg.FS, Go: cfg.Clock.Go,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open holder: %w", err)
@@ -61,7 +61,7 @@ func Open(cfg Config) (*Holder, error) {
 	}
 	return &Holder{
 		cfg: cfg, log: cfg.Logger, fence: cfg.Subnet.Fence(), journal: j, recovered: &rec,
-		seq: newSequence(cfg.Node, j, used), start: time.Now(), kick: make(chan struct{}, 1),
+		seq: newSequence(cfg.Node, j, used, cfg.Clock.Now()), start: cfg.Clock.Now(), kick: make(chan struct{}, 1),
 		picker: ipam.NewPicker(cfg.Subnet.Prefix, cfg.CoolDown),
 		leases: make(map[netip.Addr]*lease), owners: make(map[ipam.Owner]*lease),
 		reserved: make(map[netip.Addr]string), reserving: make(map[netip.Addr]int),
@@ -83,10 +83,10 @@ func (h *Holder) Close() error {
 		return nil
 	}
 	done := make(chan error, 1)
-	go func() {
+	h.cfg.Clock.Go(func() {
 		h.ops.Wait()
 		done <- h.journal.Close()
-	}()
+	})
 	select {
 	case err := <-done:
 		return err
@@ -96,7 +96,7 @@ func (h *Holder) Close() error {
 }
 
 // now returns monotonic time in nanoseconds.
-func (h *Holder) now() int64 { return int64(time.Since(h.start)) }
+func (h *Holder) now() int64 { return int64(h.cfg.Clock.Now().Sub(h.start)) }
 
 // wake lets Run look for work.
 func (h *Holder) wake() {

@@ -35,7 +35,7 @@ func (h *Holder) retryFlights(ctx context.Context) error {
 }
 
 func (h *Holder) attempt(ctx context.Context, env ipam.Envelope) ([]ipam.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.ProposalWait)
+	ctx, cancel := h.cfg.Clock.WithTimeout(ctx, h.cfg.ProposalWait)
 	defer cancel()
 	results, err := h.cfg.Store.Propose(ctx, env)
 	if errors.Is(err, raftstore.ErrStopped) {

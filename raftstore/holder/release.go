@@ -41,7 +41,7 @@ func (h *Holder) Release(ctx context.Context, o ipam.Owner) error {
 		written := h.journal.Begin(l.record(journal.OpRelease, h.fence))
 		h.mu.Unlock()
 		failpoint.Hit(failpoint.HolderReleasing)
-		go func() { done <- h.finishRelease(l, written) }()
+		h.cfg.Clock.Go(func() { done <- h.finishRelease(l, written) })
 		select {
 		case err = <-done:
 		case <-ctx.Done():

@@ -42,7 +42,7 @@ func (h *Holder) Run(ctx context.Context) error {
 			}
 		case <-timer.C:
 		}
-		next, err := h.round(ctx)
+		next, err := h.Round(ctx)
 		if err == nil {
 			retry, failing = h.cfg.RetryMin, ""
 		} else {
@@ -62,8 +62,9 @@ func (h *Holder) Run(ctx context.Context) error {
 	}
 }
 
-// round does what is to be done now and returns when to look again.
-func (h *Holder) round(ctx context.Context) (next time.Duration, err error) {
+// Round does what is to be done now and returns when to look again. Run calls it
+// over and over; it is of use by itself where there is no Run.
+func (h *Holder) Round(ctx context.Context) (next time.Duration, err error) {
 	next = h.cfg.AuditEvery
 	if err := h.careForJournal(ctx); err != nil {
 		return next, err
@@ -247,7 +248,7 @@ func (h *Holder) takeStrays(ctx context.Context, strays []ipam.Lease) error {
 		if err := h.picker.Take(s.Addr); err != nil && !errors.Is(err, ipam.ErrAddressReserved) {
 			continue
 		}
-		l := &lease{addr: s.Addr, owner: s.Owner, static: s.Static, hostname: s.Hostname, since: time.Now(), confirmed: true, spent: true}
+		l := &lease{addr: s.Addr, owner: s.Owner, static: s.Static, hostname: s.Hostname, since: h.cfg.Clock.Now(), confirmed: true, spent: true}
 		h.leases[s.Addr] = l
 		h.cool(l)
 		records = append(records, l.record(journal.OpRelease, h.fence))

@@ -29,9 +29,9 @@ type sequence struct {
 
 // newSequence goes on after the numbers that may have been used. used is what the
 // journal says, 0 when it says nothing.
-func newSequence(node ipam.NodeID, j *journal.Journal, used uint64) *sequence {
+func newSequence(node ipam.NodeID, j *journal.Journal, used uint64, now time.Time) *sequence {
 	if used == 0 {
-		used = uint64(time.Now().Unix()) << 20
+		used = uint64(now.Unix()) << 20
 	}
 	return &sequence{node: node, journal: j, last: used, limit: used}
 }

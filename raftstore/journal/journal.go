@@ -17,6 +17,8 @@ type Options struct {
 	Header Header
 	Logger *slog.Logger // nil: discard
 	FS     FS           // nil: OS
+	// Go runs fn, before it returns or concurrently; nil: concurrently.
+	Go func(fn func())
 }
 
 // Recovered is what Open found.
@@ -36,6 +38,7 @@ type Journal struct {
 	fs     FS
 	log    *slog.Logger
 	header Header
+	spawn  func(func())
 
 	mu       sync.Mutex // guards the block
 	queue    []*batch   // not yet being written
@@ -67,11 +70,14 @@ type batch struct {
 // ErrForeign or ErrVersion and leaves the file as it is, or an error of the disk.
 func Open(path string, o Options) (*Journal, Recovered, error) {
 	j := &Journal{
-		path: path, fs: o.FS, log: o.Logger, header: o.Header,
+		path: path, fs: o.FS, log: o.Logger, header: o.Header, spawn: o.Go,
 		turn: make(chan struct{}, 1), state: newState(),
 	}
 	if j.fs == nil {
 		j.fs = OS{}
+	}
+	if j.spawn == nil {
+		j.spawn = func(fn func()) { go fn() }
 	}
 	if j.log == nil {
 		j.log = slog.New(slog.DiscardHandler)
@@ -149,24 +155,37 @@ func (j *Journal) Begin(records ...Record) Write {
 	if len(buf) > maxAppend {
 		return failedWrite(fmt.Errorf("%w: %d bytes at once", ErrInvalid, len(buf)))
 	}
+	b, idle, err := j.enqueue(buf, records)
+	if b == nil {
+		return failedWrite(err)
+	}
+	if idle {
+		j.spawn(j.flush)
+	}
+	return Write{b}
+}
+
+// enqueue puts records into a batch; none and nil when there is nothing to write.
+// idle: the caller has to have flush run.
+func (j *Journal) enqueue(buf []byte, records []Record) (b *batch, idle bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
 	case j.closed:
-		return failedWrite(ErrClosed)
+		return nil, false, ErrClosed
 	case j.failed != nil:
-		return failedWrite(j.failed)
+		return nil, false, j.failed
 	case len(records) == 0:
-		return failedWrite(nil)
+		return nil, false, nil
 	}
-	b := j.last(len(buf))
+	b = j.last(len(buf))
 	b.buf = append(b.buf, buf...)
 	b.records = append(b.records, records...)
-	if !j.flushing {
+	if idle = !j.flushing; idle {
 		j.flushing = true
-		j.flushers.Go(j.flush)
+		j.flushers.Add(1)
 	}
-	return Write{b}
+	return b, idle, nil
 }
 
 // last returns the batch that has room for n more bytes. The caller holds j.mu.
@@ -205,6 +224,7 @@ func (w Write) Done() <-chan struct{} { return w.b.done }
 
 // flush writes batches until none is left.
 func (j *Journal) flush() {
+	defer j.flushers.Done()
 	for {
 		j.turn <- struct{}{}
 		b, err := j.next()
