@@ -18,6 +18,13 @@ func (a *Agent) adopt(ctx context.Context) error {
 	if err := a.requests.load(); err != nil {
 		return fmt.Errorf("read what was asked for: %w", err)
 	}
+	server, err := a.requests.loadServer()
+	if err != nil {
+		return fmt.Errorf("read which containerd was listened to: %w", err)
+	}
+	a.mu.Lock()
+	a.doubt.remember(server, a.now())
+	a.mu.Unlock()
 	endpoints, err := a.cfg.Network.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list endpoints: %w", err)
@@ -67,9 +74,14 @@ func (a *Agent) adoptOwner(o ipam.Owner, e *netsetup.Endpoint) {
 // watch sees the process's exit by its descriptor, whether containerd reports
 // it or not, and has the container looked at.
 func (a *Agent) watch(ctx context.Context, key events.Key, proc Process) {
+	a.onExit(ctx, proc, func() { a.queue.add(key) })
+}
+
+// waitExit has then called, once, when proc exits before ctx ends.
+func (a *Agent) waitExit(ctx context.Context, proc Process, then func()) {
 	a.watchers.Go(func() {
 		if proc.WaitExit(ctx) == nil {
-			a.queue.add(key)
+			then()
 		}
 	})
 }
@@ -95,8 +107,8 @@ func (a *Agent) Lost(o ipam.Owner, what string) {
 	h := a.hints[key]
 	h.repair, h.lost = true, what
 	a.hints[key] = h
-	wait := max(0, time.Until(r.lostUntil))
-	r.lostUntil = time.Now().Add(wait + lostPause)
+	wait := max(0, r.lostUntil.Sub(a.now()))
+	r.lostUntil = a.now().Add(wait + lostPause)
 	a.mu.Unlock()
 	a.queue.addAfter(key, wait)
 }

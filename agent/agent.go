@@ -70,8 +70,12 @@ const lostBacklog = 1024
 
 // Agent converges the containers of this node. Make it with New, run it with Run.
 type Agent struct {
-	cfg    Config
-	log    *slog.Logger
+	cfg Config
+	log *slog.Logger
+	// now and onExit are time.Now and waitExit but in a simulation, which has its own
+	// time and no goroutines.
+	now    func() time.Time
+	onExit func(ctx context.Context, proc Process, then func())
 	queue  *queue
 	events *eventLog
 	// requests are networks asked for by other means than labels. turns orders the
@@ -113,13 +117,15 @@ func New(cfg Config) *Agent {
 	if cfg.Workers == 0 {
 		cfg.Workers = defaultWorkers
 	}
-	return &Agent{
-		cfg: cfg, log: cfg.Logger, queue: newQueue(), events: newEventLog(),
+	a := &Agent{
+		cfg: cfg, log: cfg.Logger, now: time.Now, queue: newQueue(), events: newEventLog(),
 		records: map[events.Key]*record{}, hints: map[events.Key]hint{},
 		requests: newRequests(cfg.Dir), adoption: make(chan struct{}), lost: make(chan ipam.Owner, lostBacklog),
 		awaited: map[events.Key]*awaited{}, looking: map[events.Key]context.CancelFunc{}, ending: map[events.Key]int{}, attachments: map[ipam.Owner]*attachment{},
 		byNS: map[netsetup.NSID]events.Key{}, adopted: map[ipam.Owner]bool{}, settled: make(chan struct{}),
 	}
+	a.onExit = a.waitExit
+	return a
 }
 
 // Run adopts what the kernel has, then works until ctx ends and all workers
@@ -236,7 +242,7 @@ func (a *Agent) Events(seq uint64) ([]Event, uint64, <-chan struct{}) { return a
 
 // Record adds an event of another part of the process to the same history.
 func (a *Agent) Record(kind, subject, message string) {
-	a.events.add(Event{Time: time.Now(), Type: kind, Node: a.cfg.NodeName, Subject: subject, Message: message})
+	a.events.add(Event{Time: a.now(), Type: kind, Node: a.cfg.NodeName, Subject: subject, Message: message})
 }
 
 // Settled is closed when every container of the first full listing has been

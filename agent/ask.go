@@ -195,7 +195,7 @@ func (e *RejectError) Strict() bool { return e.strict }
 // Await waits for the container's endpoint in the namespace of its init process,
 // which is parked. wanted is false for a container that asks for no network.
 func (a *Agent) Await(ctx context.Context, key events.Key, pid int) (e Endpoint, wanted bool, err error) {
-	now := time.Now()
+	now := a.now()
 	proc, err := a.cfg.Network.OpenPID(pid, now)
 	if err != nil {
 		return Endpoint{}, true, err

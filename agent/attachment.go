@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"stellar.io/stellar/events"
 	"stellar.io/stellar/internal/failpoint"
@@ -75,7 +74,7 @@ func (a *Agent) containerOf(ctx context.Context, id string) (events.Container, b
 
 // addContainer attaches a container of containerd for its CNI client.
 func (a *Agent) addContainer(ctx context.Context, r Request, pid int) (Endpoint, error) {
-	now := time.Now()
+	now := a.now()
 	proc, err := a.cfg.Network.OpenPID(pid, now)
 	if err != nil {
 		return Endpoint{}, err
@@ -141,7 +140,7 @@ func (a *Agent) addPath(ctx context.Context, r Request) (Endpoint, error) {
 // raise binds the address and makes the interface, if there is to be one.
 func (a *Agent) raise(ctx context.Context, r *Request, ns Process) (Endpoint, error) {
 	o := r.owner()
-	var clock stopwatch
+	clock := stopwatch{now: a.now}
 	clock.start(hint{})
 	held, err := a.cfg.Leases.Bind(ctx, holder.BindRequest{Owner: o, Want: r.Address, Hostname: r.Hostname})
 	clock.lap("lease")
@@ -204,7 +203,7 @@ func (a *Agent) enter(r Request, e Endpoint) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	o := r.owner()
-	e.Since = time.Now()
+	e.Since = a.now()
 	if was := a.attachments[o]; was != nil && was.shown.State == e.State {
 		e.Since = was.shown.Since
 	}
@@ -331,7 +330,7 @@ func (a *Agent) verifyKernel(ctx context.Context, r Request, e Endpoint) error {
 	var err error
 	if process := processNS.FindStringSubmatch(r.NetNS); process != nil {
 		pid, _ := strconv.Atoi(process[1])
-		ns, err = a.cfg.Network.OpenPID(pid, time.Now())
+		ns, err = a.cfg.Network.OpenPID(pid, a.now())
 	} else {
 		ns, err = a.cfg.Network.OpenPath(r.NetNS)
 	}

@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"cmp"
+	"iter"
 	"maps"
+	"slices"
 	"time"
 
 	"stellar.io/stellar/events"
@@ -17,6 +20,8 @@ type hint struct {
 	received time.Time // when it arrived
 	record   bool      // an event was about the record: labels, or even the container, may be others
 	deleted  time.Time // of the newest /containers/delete, zero for none
+	exited   int       // pid of the newest task that was said to be over, 0 for none
+	exit     time.Time // that event's timestamp
 	repair   bool      // forget what is known to be in place
 	lost     string    // what became of the endpoint's link
 }
@@ -41,6 +46,9 @@ func (a *Agent) Hint(h events.Hint) {
 		}
 	case events.TaskExit, events.TaskDelete:
 		p.pid = 0
+		if h.PID != 0 {
+			p.exited, p.exit = int(h.PID), h.Time
+		}
 	case events.ContainerDelete:
 		p.record, p.deleted = true, h.Time
 		if h.Time.IsZero() {
@@ -67,7 +75,15 @@ func (a *Agent) keysIn(namespace string) []events.Key {
 			keys = append(keys, key)
 		}
 	}
-	return keys
+	return inOrder(slices.Values(keys))
+}
+
+// inOrder returns keys sorted: whatever happens to many containers at once happens
+// in the same order each time.
+func inOrder(keys iter.Seq[events.Key]) []events.Key {
+	return slices.SortedFunc(keys, func(x, y events.Key) int {
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.ID, y.ID))
+	})
 }
 
 // Connected implements events.Sink.
@@ -75,7 +91,8 @@ func (a *Agent) Connected(up bool, err error) {
 	a.mu.Lock()
 	changed := a.link.connected != up || a.link.since.IsZero()
 	if changed {
-		a.link = linkState{connected: up, since: time.Now()}
+		a.link = linkState{connected: up, since: a.now()}
+		a.doubt.unheard = true
 	}
 	a.link.err = err
 	a.mu.Unlock()
@@ -95,14 +112,20 @@ func (a *Agent) Connected(up bool, err error) {
 func (a *Agent) Synced(l events.Listing) {
 	held := a.cfg.Leases.All()
 	a.mu.Lock()
-	a.doubt.hear(l)
+	a.doubt.hear(l, a.now())
+	server, keep := a.doubt.keep(a.now())
 	due := a.compare(l, held)
 	if a.pending == nil {
 		a.pending = maps.Clone(due)
 		a.settleLocked()
 	}
 	a.mu.Unlock()
-	for key := range due {
+	if keep {
+		a.requests.keepServer(server, func(err error) {
+			a.log.Warn("the containerd that is listened to could not be noted", "err", err)
+		})
+	}
+	for _, key := range inOrder(maps.Keys(due)) {
 		a.queue.add(key)
 	}
 }
@@ -136,35 +159,12 @@ func (a *Agent) compare(l events.Listing, held []holder.Held) map[events.Key]boo
 	return due
 }
 
-// doubt says whether the absence of a record may be that of all records: a
-// containerd that has lost its data directory knows nobody, and is not believed
-// at once. The zero doubt is none.
-type doubt struct {
-	server string    // the newest listing's
-	other  time.Time // when it was another one than before
-	empty  bool      // the newest listing has no container
-}
-
-func (d *doubt) hear(l events.Listing) {
-	if d.server != "" && l.ServerID != d.server {
-		d.other = time.Now()
-	}
-	d.server, d.empty = l.ServerID, len(l.Containers) == 0
-}
-
-// pause is how long a record must be absent before that proves something.
-func (d *doubt) pause() time.Duration {
-	if d.empty || !d.other.IsZero() && time.Since(d.other) < doubtPause {
-		return doubtPause
-	}
-	return absentPause
-}
-
 // absence is how much longer a record must stay absent that was first missed at since.
 func (a *Agent) absence(since time.Time) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return max(0, a.doubt.pause()-time.Since(since))
+	now := a.now()
+	return max(0, a.doubt.pause(now)-now.Sub(since))
 }
 
 // takeHint removes and returns what was hinted of key, and begins a pass.

@@ -80,6 +80,6 @@ func (j *job) arm() {
 func (j *job) grip() {
 	if j.cfg.Hold != nil && j.ns.Parked() {
 		j.arm()
-		j.cfg.Hold.Second(j.key, j.ns.PID(), time.Now())
+		j.cfg.Hold.Second(j.key, j.ns.PID(), j.now())
 	}
 }

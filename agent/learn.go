@@ -76,9 +76,7 @@ func (j *job) meet(c *events.Container) {
 // learn makes the record that of c. An owner that differs from the one before
 // turns that one into a stray, or takes up what a stray holds.
 func (j *job) learn(c *events.Container, seen time.Time) {
-	if pid := livePID(c.Task); pid != j.taskPID || pid == j.hint.pid || !j.created.Equal(c.Created) {
-		j.pidSeen = seen
-	}
+	j.sight(livePID(c.Task), c, seen)
 	j.remember(j.record, c)
 	j.known = true
 	// Where the network is ours by CNI, it is no network of somebody else.
@@ -104,6 +102,24 @@ func (j *job) learn(c *events.Container, seen time.Time) {
 		}
 		return s.owner == owner
 	})
+}
+
+// sight notes since when the task is known to have its pid: since containerd was
+// seen to say so, or since the event of its creation, if there was one. A look that
+// comes later than the event does not count: containerd may not have noticed yet
+// that the task has ended, and another process may have its number. A task that has
+// the number of the one before, whose end was told, is seen for the first time.
+func (j *job) sight(pid int, c *events.Container, seen time.Time) {
+	first := pid != j.taskPID || !j.created.Equal(c.Created) || pid == j.hint.exited && j.hint.exit.After(j.pidSeen)
+	if first {
+		j.pidSeen = seen
+	}
+	if pid == 0 || pid != j.hint.pid || j.hint.created.Before(c.Created) {
+		return
+	}
+	if first || j.hint.created.After(j.pidSeen) {
+		j.pidSeen = j.hint.created
+	}
 }
 
 // ownerOf is what c holds an address as. What it has, it has as the owner it

@@ -35,7 +35,7 @@ func (j *job) look(ctx context.Context) (facts, error) {
 		return facts{}, &lookError{err}
 	}
 	j.absent, j.deleted = time.Time{}, false
-	return j.lookPresent(ctx, &c, time.Now())
+	return j.lookPresent(ctx, &c, j.now())
 }
 
 // lookAtRecord asks containerd about the container: for the record alone while a
@@ -70,13 +70,14 @@ func (e *lookError) Error() string { return "look at container: " + e.err.Error(
 func (e *lookError) Unwrap() error { return e.err }
 
 // glance is the look of the attach path: all but the task is known already. Not
-// so where an event may mean that the record is another one, where the event's
-// process cannot be told from a later one with its number, or where the
-// namespace may be somebody else's.
+// so where an event may mean that the record is another one, where the event is from
+// before the container's creation and so of a namesake, where its process cannot be
+// told from a later one with its number, or where the namespace may be somebody
+// else's.
 func (j *job) glance(ctx context.Context) (facts, bool) {
 	h := j.hint
 	if !j.known || j.wish == nil || j.refused != nil || j.path || len(j.strays) > 0 ||
-		h.pid == 0 || h.created.IsZero() || h.record || h.repair {
+		h.pid == 0 || h.created.UnixNano() < j.owner.Created || h.record || h.repair {
 		return facts{}, false
 	}
 	if j.alive() && j.proc.PID() == h.pid {
@@ -98,7 +99,7 @@ func (j *job) glance(ctx context.Context) (facts, bool) {
 func (j *job) lookGone(ctx context.Context) (facts, error) {
 	f := facts{containerd: answerGone}
 	if j.absent.IsZero() {
-		j.absent = time.Now()
+		j.absent = j.now()
 	}
 	if !j.deleted {
 		f.absence = j.absence(j.absent)

@@ -32,6 +32,8 @@ type queue struct {
 	again   map[events.Key]urgency // added while working
 	fails   map[events.Key]int
 	wake    chan struct{} // capacity 1: there may be something to do
+	now     func() time.Time
+	jitter  func(time.Duration) time.Duration // a random pause shorter than its argument
 }
 
 // urgency of a key that is due; none is the zero value: it is not.
@@ -51,7 +53,7 @@ type delayed struct {
 func newQueue() *queue {
 	return &queue{
 		waiting: map[events.Key]*delayed{}, queued: map[events.Key]urgency{}, working: map[events.Key]bool{},
-		again: map[events.Key]urgency{}, fails: map[events.Key]int{}, wake: make(chan struct{}, 1),
+		again: map[events.Key]urgency{}, fails: map[events.Key]int{}, wake: make(chan struct{}, 1), now: time.Now, jitter: rand.N[time.Duration],
 	}
 }
 
@@ -106,7 +108,7 @@ func (q *queue) addAfterLocked(key events.Key, d time.Duration) {
 	if q.queued[key] > 0 || q.again[key] > 0 {
 		return
 	}
-	due := time.Now().Add(d)
+	due := q.now().Add(d)
 	if w := q.waiting[key]; w != nil {
 		if due.Before(w.due) {
 			w.due = due
@@ -128,7 +130,7 @@ func (q *queue) done(key events.Key, failed bool) (retryIn time.Duration) {
 	delete(q.working, key)
 	if failed {
 		q.fails[key]++
-		retryIn = backoff(q.fails[key])
+		retryIn = backoff(q.fails[key], q.jitter)
 	} else {
 		delete(q.fails, key)
 	}
@@ -144,12 +146,12 @@ func (q *queue) done(key events.Key, failed bool) (retryIn time.Duration) {
 }
 
 // backoff is the pause after the n-th failure in a row: doubling, with ±20% jitter.
-func backoff(n int) time.Duration {
+func backoff(n int, jitter func(time.Duration) time.Duration) time.Duration {
 	d := retryMax
 	if n < 11 { // 100 ms << 10 is above retryMax
 		d = min(retryMin<<(n-1), retryMax)
 	}
-	return min(d*4/5+rand.N(d*2/5+1), retryMax)
+	return min(d*4/5+jitter(d*2/5+1), retryMax)
 }
 
 // run calls work for each key that becomes due, n at a time, until ctx ends,
@@ -192,7 +194,7 @@ func (q *queue) run(ctx context.Context, n int, work func(context.Context, event
 func (q *queue) take() (events.Key, bool, time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := time.Now()
+	now := q.now()
 	for len(q.byDue) > 0 && !q.byDue[0].due.After(now) {
 		q.addLocked(q.byDue[0].key, ordinary)
 	}
@@ -203,7 +205,7 @@ func (q *queue) take() (events.Key, bool, time.Duration) {
 		return key, true, 0
 	}
 	if len(q.byDue) > 0 {
-		return events.Key{}, false, time.Until(q.byDue[0].due)
+		return events.Key{}, false, q.byDue[0].due.Sub(now)
 	}
 	return events.Key{}, false, time.Hour
 }

@@ -120,7 +120,7 @@ func (a *Agent) show(r *record, e Endpoint, unsettled bool) (was Endpoint) {
 	was = r.shown
 	e.Since = was.Since
 	if e.State != was.State || e.Since.IsZero() {
-		e.Since = time.Now()
+		e.Since = a.now()
 	}
 	r.shown = e
 	r.unsettled, r.heals = unsettled, false
@@ -139,11 +139,7 @@ func (a *Agent) endpointGone(o ipam.Owner) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.adopted, o)
-	for key, r := range a.records {
-		if r.guestOf == o {
-			a.queue.add(key)
-		}
-	}
+	a.addEach(func(r *record) bool { return r.guestOf == o })
 }
 
 func (a *Agent) setOwner(r *record, o ipam.Owner) {
@@ -163,10 +159,20 @@ func (a *Agent) healable(r *record) {
 func (a *Agent) AddressFreed() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.addEach(func(r *record) bool { return r.heals })
+}
+
+// addEach has the containers looked at whose records are due. It is called with the
+// agent's lock held.
+func (a *Agent) addEach(due func(*record) bool) {
+	var keys []events.Key
 	for key, r := range a.records {
-		if r.heals {
-			a.queue.add(key)
+		if due(r) {
+			keys = append(keys, key)
 		}
+	}
+	for _, key := range inOrder(slices.Values(keys)) {
+		a.queue.add(key)
 	}
 }
 

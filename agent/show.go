@@ -10,12 +10,13 @@ import (
 // stopwatch measures one pass over a container, phase by phase. Its zero is the
 // event that led to the pass, or the pass's own start.
 type stopwatch struct {
+	now        func() time.Time
 	zero, last time.Time
 	phases     []Phase
 }
 
 func (s *stopwatch) start(h hint) {
-	now := time.Now()
+	now := s.now()
 	s.zero, s.last = now, now
 	if h.pid == 0 || h.created.IsZero() {
 		return
@@ -26,7 +27,7 @@ func (s *stopwatch) start(h hint) {
 }
 
 func (s *stopwatch) lap(name string) {
-	now := time.Now()
+	now := s.now()
 	s.phases = append(s.phases, Phase{name, now.Sub(s.last)})
 	s.last = now
 }
@@ -36,10 +37,10 @@ func (s *stopwatch) attach(t netsetup.Timing) {
 	if !t.Adopted {
 		s.phases = append(s.phases, Phase{"netns", t.Open}, Phase{"link", t.Link}, Phase{"host", t.Host}, Phase{"guest", t.Guest})
 	}
-	s.last = time.Now()
+	s.last = s.now()
 }
 
-func (s *stopwatch) total() time.Duration { return time.Since(s.zero) }
+func (s *stopwatch) total() time.Duration { return s.now().Sub(s.zero) }
 
 // face is the endpoint as it is now, without State and Reason.
 func (j *job) face() Endpoint {

@@ -24,9 +24,9 @@ func (j *job) enforce(ctx context.Context) {
 		return
 	}
 	if j.bare.IsZero() {
-		j.bare = time.Now()
+		j.bare = j.now()
 	}
-	if wait := strictPatience - time.Since(j.bare); wait > 0 && shown != StateRejected {
+	if wait := strictPatience - j.now().Sub(j.bare); wait > 0 && shown != StateRejected {
 		j.queue.addAfter(j.key, wait)
 		return
 	}

@@ -24,11 +24,11 @@ type job struct {
 func (a *Agent) work(ctx context.Context, key events.Key) (failed bool) {
 	hint, pass := a.takeHint(key)
 	defer a.worked(key, pass)
-	j := &job{Agent: a, record: a.record(key), hint: hint}
+	j := &job{Agent: a, record: a.record(key), hint: hint, clock: stopwatch{now: a.now}}
 	j.clock.start(j.hint)
 	defer j.closeNS()
-	start := time.Now()
-	defer func() { a.cfg.Metrics.reconciled(time.Since(start)) }()
+	start := a.now()
+	defer func() { a.cfg.Metrics.reconciled(a.now().Sub(start)) }()
 	err := j.converge(ctx)
 	if ctx.Err() != nil {
 		return false
@@ -128,7 +128,8 @@ func (j *job) letGo(ctx context.Context, f facts, s *stray) (again time.Duration
 		if of.inhabited, err = j.cfg.Network.Inhabited(ctx, s.owner); err != nil {
 			return 0, err
 		}
-		of.inhabited = of.inhabited && !s.wrong
+		// A namespace that was never its own is another container's, if that is still there.
+		of.inhabited = of.inhabited && !(s.wrong && f.containerd == answerPresent)
 	}
 	p := decide(of)
 	for _, step := range p.steps {
