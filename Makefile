@@ -40,7 +40,7 @@ demo-down: ## Remove everything that `make demo` made
 	./packaging/demo.sh down
 
 .PHONY: test
-test: deps build lint test-unit test-kernel test-integration test-faults ## Everything that must hold (needs root)
+test: deps build lint test-unit test-sim test-kernel test-integration test-faults ## Everything that must hold (needs root)
 
 .PHONY: root
 root:
@@ -49,6 +49,10 @@ root:
 .PHONY: test-unit
 test-unit: ## Tests without kernel or containerd, with the race detector
 	$(GO) test -race -timeout 15m -skip '^TestFault' $(UNIT)
+
+.PHONY: test-sim
+test-sim: ## 10,000 simulated histories of 1,000 steps, without the race detector
+	$(GO) test -timeout 15m -run '^TestSimulate' ./agent
 
 .PHONY: test-kernel
 test-kernel: root ## Tests on the real kernel, in namespaces that they make
