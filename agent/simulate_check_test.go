@@ -46,7 +46,7 @@ func (s simLeases) Release(ctx context.Context, o ipam.Owner) error {
 	err := s.Holder.Release(ctx, o)
 	s.w.trace.line("release").owner(o).addr(held.Addr).ok(err).end(s.w)
 	if had && err == nil && !s.l.dead {
-		s.w.released[held.Addr] = at
+		s.w.released[held.Addr] = rest{o, at}
 	}
 	return err
 }
@@ -65,6 +65,9 @@ func (w *world) judgeBind(o ipam.Owner, got holder.Held) {
 		if l.Owner != o && l.Addr == got.Addr {
 			w.breaks("I1: %s was given to %s, the link of %s carries it", got.Addr, o, l.Owner)
 		}
+	}
+	if r, ok := w.released[got.Addr]; ok && !got.Static && r.by != o && w.now-r.since < time.Minute && w.acked[o] != got.Addr {
+		w.breaks("%s was picked for %s %s after its release by %s", got.Addr, o, w.now-r.since, r.by)
 	}
 	w.acked[o] = got.Addr
 }

@@ -45,8 +45,14 @@ type world struct {
 	over []func() // exits that pidfds tell of, not yet delivered
 
 	acked    map[ipam.Owner]netip.Addr // reported by Bind, not yet released
-	released map[netip.Addr]time.Duration
+	released map[netip.Addr]rest
 	busy     bool // a round of the holder is under way
+}
+
+// rest is an address's after its release.
+type rest struct {
+	by    ipam.Owner
+	since time.Duration
 }
 
 // life is the process of an agent, from its start to its death. After that nothing
@@ -67,12 +73,10 @@ var (
 	errLuck = errors.New("out of luck")
 )
 
-const simSubnet = "172.16.0.0/28"
-
 func newWorld(seed uint64) *world {
 	w := &world{
 		rng: rand.New(rand.NewPCG(seed, 1)), faults: true, trace: newTrace(),
-		acked: map[ipam.Owner]netip.Addr{}, released: map[netip.Addr]time.Duration{},
+		acked: map[ipam.Owner]netip.Addr{}, released: map[netip.Addr]rest{},
 	}
 	w.k.init(w)
 	w.c.init(w)
