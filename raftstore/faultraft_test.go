@@ -6,21 +6,20 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"stellar.io/stellar/internal/testx/faults"
 	"stellar.io/stellar/ipam"
 )
 
-// Long histories, and many, where STELLAR_FAULT_LONG is set.
 const (
-	fuzzSeeds, fuzzSeedsLong = 2, 100
-	fuzzTime, fuzzTimeLong   = 8 * time.Second, 20 * time.Second
-	fuzzClients              = 5
-	fuzzNodes                = 5
+	fuzzSeeds              = 2
+	fuzzTime, fuzzTimeLong = 8 * time.Second, 20 * time.Second
+	fuzzClients            = 5
+	fuzzNodes              = 5
 )
 
 // TestFaultRaft: five stores on real files, over links that are cut, held one way,
@@ -31,23 +30,33 @@ const (
 // is old. A seed fixes what is done to the cluster; the order in which the machine
 // runs its goroutines it does not.
 func TestFaultRaft(t *testing.T) {
-	seeds, took := uint64(fuzzSeeds), fuzzTime
-	if os.Getenv("STELLAR_FAULT_LONG") != "" {
-		seeds, took = fuzzSeedsLong, fuzzTimeLong
+	took, seeds := fuzzTime, uint64(fuzzSeeds)
+	if faults.Long() {
+		took = fuzzTimeLong
 	}
-	first := uint64(1)
-	if s := os.Getenv("STELLAR_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, seeds = n, 1
+	first := faults.Seed(t, "./raftstore")
+	if os.Getenv(faults.EnvSeed) != "" {
+		seeds = 1
 	}
+	var sum fuzzed
 	for seed := first; seed < first+seeds; seed++ {
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { fuzzRaft(t, seed, took) }) {
-			t.Fatalf("replay: STELLAR_SEED=%d go test -tags hashicorpmetrics -race -run '^TestFaultRaft$' -v ./raftstore", seed)
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { sum.add(fuzzRaft(t, seed, took)) }) {
+			t.Fatal(faults.Replay(t.Name(), "./raftstore", seed, faults.Long()))
 		}
 	}
+	faults.Report(t, faults.InProcess, "five stores in trouble: links, kills, members, snapshots",
+		"%d histories, %d troubles, %d terms, %d operations, %d of unknown outcome: all linearizable, 0 lost, one leader a term",
+		seeds, sum.troubles, sum.terms, sum.operations, sum.unknown)
+}
+
+// fuzzed counts what happened.
+type fuzzed struct{ troubles, terms, operations, unknown int }
+
+func (f *fuzzed) add(o fuzzed) {
+	f.troubles += o.troubles
+	f.terms += o.terms
+	f.operations += o.operations
+	f.unknown += o.unknown
 }
 
 // fuzz is one history.
@@ -66,7 +75,7 @@ type fuzz struct {
 	log     []string
 }
 
-func fuzzRaft(t *testing.T, seed uint64, took time.Duration) {
+func fuzzRaft(t *testing.T, seed uint64, took time.Duration) fuzzed {
 	z := &fuzz{rng: rand.New(rand.NewPCG(seed, 3)), leaders: map[uint64]ipam.NodeID{}, done: make(chan struct{})}
 	z.bed = newBed(t, func(c *Config) {
 		c.Voters, c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = fuzzNodes, 50, 30, 200*time.Millisecond
@@ -103,7 +112,7 @@ func fuzzRaft(t *testing.T, seed uint64, took time.Duration) {
 			t.Log(l)
 		}
 	}
-	t.Logf("%d operations, %d of unknown outcome, %d terms, %d troubles", len(z.history.ops), z.history.unknown, len(z.leaders), len(z.log))
+	return fuzzed{len(z.log), len(z.leaders), len(z.history.ops), z.history.unknown}
 }
 
 // unreliable makes requests to the leader arrive twice, late, or without an answer.

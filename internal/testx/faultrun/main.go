@@ -143,6 +143,7 @@ var rounds = map[string]struct {
 	"TestFaultCrashCluster":     {runs: 50},
 	"TestFaultHistoryChecker":   {runs: 1}, // judges the judge
 	"TestFaultRegisterChecker":  {runs: 1},
+	"TestFaultRaft":             {runs: 100, long: true},
 	"TestFaultBackupAndRestore": {runs: 20},
 }
 
