@@ -246,6 +246,17 @@ func (d simFS) Rename(from, to string) error {
 	return nil
 }
 
+func (d simFS) Remove(path string) error {
+	if err := d.fails("remove"); err != nil {
+		return err
+	}
+	if d.files[path] == nil {
+		return fs.ErrNotExist
+	}
+	delete(d.files, path)
+	return nil
+}
+
 func (d simFS) SyncDir(string) error { return d.fails("sync directory") }
 
 type simOpenFile struct {
