@@ -250,9 +250,6 @@ func (d simFS) Remove(path string) error {
 	if err := d.fails("remove"); err != nil {
 		return err
 	}
-	if d.files[path] == nil {
-		return fs.ErrNotExist
-	}
 	delete(d.files, path)
 	return nil
 }
