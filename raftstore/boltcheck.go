@@ -104,7 +104,47 @@ func checkPages(data []byte) error {
 		return errors.New("meta page does not fit the file")
 	}
 	p := &boltPages{data: data, meta: m0, seen: map[uint64]bool{0: true, 1: true}}
-	return p.tree(m0.root, nil, nil, 0)
+	if err := p.tree(m0.root, nil, nil, 0); err != nil {
+		return err
+	}
+	return p.names()
+}
+
+// names checks that the file has the buckets of raft-boltdb and that the stable values
+// have their names: one that has another would be missing and made anew, without a word.
+func (p *boltPages) names() error {
+	root := p.data[p.meta.root*uint64(p.meta.pageSize):]
+	keys, values, err := elements(root, true, int(binary.NativeEndian.Uint16(root[10:])))
+	if err != nil {
+		return err
+	}
+	if len(keys) != 2 || string(keys[0]) != "conf" || string(keys[1]) != "logs" {
+		return fmt.Errorf("%d buckets, not conf and logs", len(keys))
+	}
+	for i := range keys {
+		if binary.NativeEndian.Uint32(root[boltHead+i*boltElem:]) != 1 {
+			return fmt.Errorf("%s is no bucket", keys[i])
+		}
+	}
+	conf := values[0][16:]
+	if page := binary.NativeEndian.Uint64(values[0]); page != 0 {
+		conf = p.data[page*uint64(p.meta.pageSize):]
+		if binary.NativeEndian.Uint16(conf[8:]) != boltLeaf {
+			return errors.New("bucket conf is larger than it can be")
+		}
+	}
+	if keys, _, err = elements(conf, true, int(binary.NativeEndian.Uint16(conf[10:]))); err != nil {
+		return err
+	}
+	for i, k := range keys {
+		if s := string(k); s != keyCurrentTerm && s != keyLastVoteTerm && s != keyLastVoteCand {
+			return fmt.Errorf("unknown stable value %q", k)
+		}
+		if binary.NativeEndian.Uint32(conf[boltHead+i*boltElem:]) != 0 {
+			return fmt.Errorf("stable value %s is no value", k)
+		}
+	}
+	return nil
 }
 
 func readMeta(page []byte) (m boltMetaPage, ok bool) {
@@ -196,11 +236,17 @@ func (p *boltPages) bucket(value []byte, depth int) error {
 	return err
 }
 
-// elements returns the keys of a page, and the values of a leaf.
+// elements returns the keys of a page, and the values of a leaf. bbolt puts keys and
+// values behind the heads of the elements without a gap, so a page whose count has
+// changed does not fit.
 func elements(page []byte, leaf bool, count int) (keys, values [][]byte, err error) {
 	if boltHead+count*boltElem > len(page) {
 		return nil, nil, fmt.Errorf("%d elements do not fit", count)
 	}
+	if count == 0 && bytes.ContainsFunc(page[boltHead:min(len(page), 4*boltHead)], func(r rune) bool { return r != 0 }) {
+		return nil, nil, errors.New("an empty page that is not")
+	}
+	end := uint64(boltHead + count*boltElem)
 	for i := range count {
 		at := boltHead + i*boltElem
 		e, ne := page[at:], binary.NativeEndian
@@ -208,9 +254,10 @@ func elements(page []byte, leaf bool, count int) (keys, values [][]byte, err err
 		if leaf {
 			pos, ksize, vsize = uint64(ne.Uint32(e[4:])), uint64(ne.Uint32(e[8:])), uint64(ne.Uint32(e[12:]))
 		}
-		if pos+ksize+vsize > uint64(len(e)) || ksize == 0 {
+		if pos+ksize+vsize > uint64(len(e)) || ksize == 0 || uint64(at)+pos != end {
 			return nil, nil, fmt.Errorf("element %d does not fit", i)
 		}
+		end += ksize + vsize
 		keys = append(keys, e[pos:pos+ksize])
 		values = append(values, e[pos+ksize:pos+ksize+vsize])
 	}

@@ -5,26 +5,36 @@ import (
 	"time"
 )
 
-// busySince remembers since when something has been going on.
+// busySince remembers since when things have been going on.
 type busySince struct {
-	mu    sync.Mutex // guards since
-	since time.Time  // zero: nothing is going on
+	mu    sync.Mutex // guards the block
+	next  uint64
+	since map[uint64]time.Time // what is going on
 }
 
-func (b *busySince) start(now time.Time) {
-	b.mu.Lock()
-	b.since = now
-	b.mu.Unlock()
-}
-
-func (b *busySince) end() { b.start(time.Time{}) }
-
-// age returns how long it has been going on, 0 if it is not.
-func (b *busySince) age(now time.Time) time.Duration {
+// start notes that something has begun; the function it returns, that it has ended.
+func (b *busySince) start(now time.Time) (end func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.since.IsZero() {
-		return 0
+	if b.since == nil {
+		b.since = make(map[uint64]time.Time)
 	}
-	return now.Sub(b.since)
+	id := b.next
+	b.next++
+	b.since[id] = now
+	return func() {
+		b.mu.Lock()
+		delete(b.since, id)
+		b.mu.Unlock()
+	}
+}
+
+// age returns for how long the oldest of them has been going on, 0 if nothing is.
+func (b *busySince) age(now time.Time) (oldest time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, since := range b.since {
+		oldest = max(oldest, now.Sub(since))
+	}
+	return oldest
 }

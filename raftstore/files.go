@@ -16,12 +16,13 @@ import (
 
 // files are the open files of a store.
 type files struct {
-	bolt      *raftboltdb.BoltStore
+	bolt      *sumStore
 	log       *logStore
 	snapshots *snapshotStore
 }
 
-// openFiles opens the files in dir, and makes them when create is set.
+// openFiles opens the files in dir, and makes them when create is set. Files of the
+// first format are given what they lack.
 func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 	// bbolt maps the file: damaged pages show as panics and faults.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -33,6 +34,30 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 			}
 		}
 	}()
+	if f.bolt, err = openBolt(cfg, dir, create); err != nil {
+		return f, err
+	}
+	f.log = &logStore{LogStore: f.bolt}
+	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshots, newHCLog(cfg.Logger))
+	f.snapshots = &snapshotStore{SnapshotStore: inner}
+	if err == nil {
+		err = os.Chmod(filepath.Join(dir, snapshotDir), 0o700)
+	}
+	switch {
+	case err != nil:
+	case create:
+		f.bolt.mark, err = createMark(dir, marked{})
+	default:
+		err = openOld(cfg, f, dir)
+	}
+	if err != nil {
+		return f, errors.Join(err, f.bolt.Close())
+	}
+	return f, nil
+}
+
+// openBolt opens the file of the log and the stable values.
+func openBolt(cfg Config, dir string, create bool) (*sumStore, error) {
 	path := filepath.Join(dir, logFile)
 	if !create {
 		err := checkBolt(path, cfg.LockTimeout)
@@ -40,10 +65,10 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		if err != nil {
-			return f, err
+			return nil, err
 		}
 	}
-	f.bolt, err = raftboltdb.New(raftboltdb.Options{
+	bolt, err := raftboltdb.New(raftboltdb.Options{
 		Path: path,
 		BoltOptions: &bbolt.Options{
 			Timeout:        cfg.LockTimeout, // 0 would wait for ever
@@ -54,48 +79,70 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return f, fmt.Errorf("%s: %w", path, ErrLocked)
+		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return f, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
 	case err != nil:
-		return f, err
+		return nil, err
 	}
-	f.log = &logStore{LogStore: f.bolt}
-	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshots, newHCLog(cfg.Logger))
-	f.snapshots = &snapshotStore{SnapshotStore: inner}
-	if err == nil {
-		err = os.Chmod(filepath.Join(dir, snapshotDir), 0o700)
-	}
-	if err == nil && !create {
-		err = verifyFiles(f, dir)
-	}
-	if err != nil {
-		return f, errors.Join(err, f.bolt.Close())
-	}
-	return f, nil
+	return &sumStore{bolt: bolt, log: cfg.Logger}, nil
 }
 
-// verifyFiles checks that the log is whole. It may be empty where a snapshot, or
-// the leader of a node that joins, has the rest.
-func verifyFiles(f files, dir string) error {
-	list, err := f.snapshots.List()
-	if err != nil {
-		return err
-	}
-	if len(list) > 0 {
-		return verifyLog(f.bolt, list[0].Index, true)
-	}
+// openOld checks the files of a store that was there, and brings those of the first
+// format up to the present one.
+func openOld(cfg Config, f files, dir string) error {
 	id, err := readIdentity(dir)
 	if err != nil {
 		return err
 	}
-	return verifyLog(f.bolt, 0, id.Joined)
+	f.bolt.old = id.Format < format
+	if !f.bolt.old {
+		if f.bolt.mark, err = openMark(dir); err != nil {
+			return err
+		}
+	}
+	if err := verifyFiles(cfg, f, dir, id); err != nil {
+		return err
+	}
+	if !f.bolt.old {
+		return f.bolt.verifyMark()
+	}
+	if err := f.bolt.upgrade(dir); err != nil {
+		return fmt.Errorf("give the store checksums: %w", err)
+	}
+	id.Format = format
+	return writeIdentity(dir, id)
 }
 
-// verifyLog reads every entry, so that damage shows before Raft runs on it, where
-// it would be a panic. The log is short (Config.TrailingLogs). Up to the snapshot
-// entries may be missing: a restored snapshot leaves a hole before it.
-func verifyLog(b *raftboltdb.BoltStore, snapshot uint64, mayBeEmpty bool) error {
+// verifyFiles checks that snapshots and log are whole, and that they connect. The log
+// may be empty where a snapshot, or the leader of a node that joins, has the rest. A
+// damaged snapshot does not matter when an older one and the log, or the log alone,
+// hold all of it: it is set aside.
+func verifyFiles(cfg Config, f files, dir string, id identity) error {
+	base, damaged, err := f.snapshots.examine(dir)
+	if err != nil {
+		return err
+	}
+	mayBeEmpty := len(damaged) == 0 && (base > 0 || id.Joined)
+	if err := verifyLog(f.bolt, base, mayBeEmpty); err != nil {
+		if len(damaged) > 0 {
+			err = fmt.Errorf("%w (snapshot %s cannot be read either)", err, damaged[0])
+		}
+		return err
+	}
+	for _, name := range damaged {
+		cfg.Logger.Error("a snapshot is damaged, and set aside; the log has what it held", "snapshot", name)
+		if err := setAside(dir, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyLog reads every entry, so that damage shows before Raft runs on it. The log is
+// short (Config.TrailingLogs). Up to the snapshot entries may be missing: a restored
+// snapshot leaves a hole before it. Behind it none may.
+func verifyLog(b raft.LogStore, snapshot uint64, mayBeEmpty bool) error {
 	first, err := b.FirstIndex()
 	if err != nil {
 		return err
@@ -109,6 +156,9 @@ func verifyLog(b *raftboltdb.BoltStore, snapshot uint64, mayBeEmpty bool) error 
 			return nil
 		}
 		return fmt.Errorf("%w: empty log", ErrCorrupt)
+	}
+	if first > snapshot+1 {
+		return fmt.Errorf("%w: the log begins at %d, the snapshot ends at %d", ErrCorrupt, first, snapshot)
 	}
 	term := uint64(1)
 	for i := first; i <= last; i++ {

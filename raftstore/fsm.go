@@ -111,10 +111,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	failpoint.Hit(failpoint.RaftApplied)
 	if err != nil {
 		defer f.mu.Unlock()
-		f.failed = fmt.Errorf("%w: %w", ErrStopped, err)
-		close(f.stopped)
-		f.release()
-		f.wake()
+		f.halt(err)
 		return applied{err: f.failed}
 	}
 	a := applied{index: l.Index, results: out.Results}
@@ -134,6 +131,24 @@ func (f *fsm) Apply(l *raft.Log) any {
 		f.onApply(l.Index, out.Deltas)
 	}
 	return a
+}
+
+// stop stops the state for good, for a reason other than an entry. It does nothing to
+// one that has stopped.
+func (f *fsm) stop(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed == nil {
+		f.halt(err)
+	}
+}
+
+// halt is stop. The caller holds f.mu, and has seen that the state has not stopped.
+func (f *fsm) halt(err error) {
+	f.failed = fmt.Errorf("%w: %w", ErrStopped, err)
+	close(f.stopped)
+	f.release()
+	f.wake()
 }
 
 // apply turns a panic into an error: it would come again with every start.

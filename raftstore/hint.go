@@ -107,7 +107,7 @@ func (t *transport) tell(id raft.ServerID, h hint) bool {
 	r := t.raft.Load()
 	now := leadTerm(r)
 	s, ok := findServer(servers(r), id)
-	if now == 0 || !ok {
+	if now == 0 || !ok || t.hung() {
 		return false
 	}
 	addr := t.EncodePeer(t.contacts.self, t.local)

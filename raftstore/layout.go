@@ -17,8 +17,8 @@ const (
 	logFile      = "raft.db"
 	snapshotDir  = "snapshots" // the library's name
 	backupDir    = "backups"   // what SnapshotRestore saves
-	format       = 1
-	snapshots    = 2 // how many are kept
+	format       = 2           // 1: without checksums of the entries and without a mark
+	snapshots    = 2           // how many are kept
 )
 
 // identity is the content of store.json.

@@ -4,47 +4,39 @@ import (
 	"errors"
 	"strconv"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
-
-	"stellar.io/stellar/internal/failpoint"
 )
 
-// logStore is the library's log, and what we add to it. The problems that it answers:
+// logStore is the log as the library sees it. The problems that it answers:
 //
-//   - With a disk that hangs, the library waits for ever and says nothing: busy knows
-//     how long the present write has taken.
 //   - A follower that was given a snapshot has no entry at its index, and refuses
 //     entries that follow on that index when it has others after it (an answer that
 //     was lost, a restart). The leader then goes back and sends the snapshot again,
 //     for ever (hashicorp/raft#205, #697): standIn is that entry.
 //   - Below such a snapshot the follower keeps entries that may never have been
 //     committed, and as a leader would pass them on: forget removes them.
+//   - The library panics when it cannot read an entry that it is about to apply. The
+//     damage stops the state first, and what the library gets for such an entry is
+//     neither applied nor sent.
 type logStore struct {
 	raft.LogStore
-	busy busySince
-	raft atomic.Pointer[raft.Raft] // nil until the library has been started
-}
-
-// StoreLog implements raft.LogStore.
-func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
-
-// StoreLogs implements raft.LogStore.
-func (s *logStore) StoreLogs(l []*raft.Log) error {
-	s.busy.start(time.Now())
-	defer s.busy.end()
-	failpoint.Hit(failpoint.RaftLog)
-	err := s.LogStore.StoreLogs(l)
-	failpoint.Hit(failpoint.RaftLogged)
-	return err
+	raft    atomic.Pointer[raft.Raft] // nil until the library has been started
+	damaged func(error)               // stops the state; nil before the start
 }
 
 // GetLog implements raft.LogStore.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	err := s.LogStore.GetLog(index, l)
-	if errors.Is(err, raft.ErrLogNotFound) && s.standIn(index, l) {
+	switch {
+	case errors.Is(err, raft.ErrLogNotFound) && s.standIn(index, l):
 		return nil
+	case errors.Is(err, ErrCorrupt) && s.damaged != nil:
+		s.damaged(err)
+		if r := s.raft.Load(); r != nil && index > r.AppliedIndex() && index <= r.CommitIndex() {
+			*l = raft.Log{Index: index, Term: r.CurrentTerm(), Type: raft.LogNoop, Extensions: []byte(standInMark)}
+			return nil
+		}
 	}
 	return err
 }
@@ -102,43 +94,4 @@ func forget(log raft.LogStore, index, term uint64) error {
 		return err
 	}
 	return log.DeleteRange(first, index)
-}
-
-// snapshotStore is the library's, and remembers what it was given last.
-type snapshotStore struct {
-	raft.SnapshotStore
-	last atomic.Pointer[snapshotAt]
-}
-
-type snapshotAt struct{ index, term uint64 }
-
-// Create implements raft.SnapshotStore.
-func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64, config raft.Configuration, configIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
-	sink, err := s.SnapshotStore.Create(version, index, term, config, configIndex, trans)
-	if err != nil {
-		return nil, err
-	}
-	return &snapshotSink{sink, s, snapshotAt{index, term}}, nil
-}
-
-type snapshotSink struct {
-	raft.SnapshotSink
-	store *snapshotStore
-	at    snapshotAt
-}
-
-// Close implements raft.SnapshotSink.
-func (s *snapshotSink) Close() error {
-	if err := s.SnapshotSink.Close(); err != nil {
-		return err
-	}
-	failpoint.Hit(failpoint.SnapshotNamed)
-	// The library takes one snapshot and is given another at the same time: the one
-	// with the higher index is the one that was given.
-	for {
-		old := s.store.last.Load()
-		if old != nil && old.index >= s.at.index || s.store.last.CompareAndSwap(old, &s.at) {
-			return nil
-		}
-	}
 }

@@ -38,7 +38,7 @@ type pipeline struct {
 // AppendEntries implements raft.AppendPipeline.
 func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	start := time.Now()
-	err := sendable(req.Entries)
+	err := p.t.maySend(req)
 	if err == nil {
 		var f raft.AppendFuture
 		if f, err = p.AppendPipeline.AppendEntries(req, resp); err == nil {

@@ -41,8 +41,8 @@ type Recovered struct {
 	Backup   string // directory that holds the store as it was
 }
 
-// Examine says what the store of a stopped node holds. It changes nothing. It returns
-// Open's errors.
+// Examine says what the store of a stopped node holds. It changes nothing of that, but
+// does what Open does to a store of an older format. It returns Open's errors.
 func Examine(cfg Config) (Survivor, error) {
 	cfg = cfg.withDefaults()
 	f, err := openStopped(cfg)

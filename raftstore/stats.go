@@ -27,6 +27,8 @@ type Stats struct {
 	Ahead         uint64        // index of the leader's state that View shows while this node is behind; 0: it is not
 	LogBytes      int64         // size of the log's file
 	DiskBusy      time.Duration // for how long the present write to the log has taken; 0: none
+	DiskHung      bool          // for so long that this node neither leads nor follows: others elect a leader
+	DiskError     error         // why the last write failed; nil: it did not
 	FSMError      error         // why Raft was stopped on this node; nil: it was not
 }
 
@@ -35,8 +37,9 @@ func (s *Store) Stats() Stats {
 	now := time.Now()
 	st := Stats{
 		State: "starting", FSMError: s.fsm.err(), LogBytes: logSize(s.cfg.Dir),
-		DiskBusy: s.files.log.busy.age(now),
 	}
+	st.DiskBusy, st.DiskError = s.files.bolt.condition(now)
+	st.DiskHung = st.DiskBusy >= hangAfter
 	s.mu.Lock()
 	r := s.raft
 	if r == nil && s.stopping {

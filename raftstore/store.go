@@ -134,8 +134,7 @@ func (s *Store) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-s.fsm.stopped:
-		s.cfg.Logger.Error("a committed entry cannot be applied, raft is stopped on this node; update stellar and restart it",
-			"error", s.fsm.err())
+		s.cfg.Logger.Error("a committed entry cannot be applied, raft is stopped on this node", "error", s.fsm.err())
 		s.stop()
 		s.drain()
 		if err := s.shutdown(r); err != nil {
@@ -167,7 +166,7 @@ func (s *Store) start() (*raft.Raft, error) {
 	if s.cfg.Streams == nil {
 		_, trans = raft.NewInmemTransport(raft.ServerAddress(s.cfg.Address))
 	} else {
-		s.trans = newTransport(s.cfg)
+		s.trans = newTransport(s.cfg, s.files.bolt.hung)
 		s.fsm.hint = s.trans.hintAll
 		trans = s.trans
 	}
@@ -177,6 +176,7 @@ func (s *Store) start() (*raft.Raft, error) {
 	}
 	s.log = cache
 	s.fsm.restored = s.forgetLog
+	s.files.log.damaged = s.fsm.stop
 	r, err := raft.NewRaft(s.cfg.raft(), s.fsm, cache, s.files.bolt, s.files.snapshots, trans)
 	if err != nil {
 		if s.trans != nil {

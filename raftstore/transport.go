@@ -23,21 +23,25 @@ const rpcTimeout = 3 * time.Second
 //     waits for the heartbeats instead.
 //   - Followers hear of a commit with the next message only: see hint.go.
 //   - It does not end what waits for an answer when Raft is shut down.
+//   - A leader whose disk hangs goes on with its heartbeats, which never touch the disk,
+//     and nobody else is elected (hashicorp/raft#503): it sends nothing any more.
 type transport struct {
 	*raft.NetworkTransport
 	local    raft.ServerAddress
 	streams  *streams
 	contacts *contacts
 	raft     atomic.Pointer[raft.Raft] // nil until the library has been started
+	hung     func() bool               // the disk hangs
 
 	mu    sync.Mutex    // guards the closing of ended and the growth of tasks
 	ended chan struct{} // closed by abort
 	tasks sync.WaitGroup
 }
 
-func newTransport(cfg Config) *transport {
+// newTransport makes a transport; hung says whether the disk hangs.
+func newTransport(cfg Config, hung func() bool) *transport {
 	t := &transport{
-		local: raft.ServerAddress(cfg.Address), streams: newStreams(cfg.Streams), ended: make(chan struct{}),
+		local: raft.ServerAddress(cfg.Address), streams: newStreams(cfg.Streams), ended: make(chan struct{}), hung: hung,
 	}
 	t.contacts = newContacts(raft.ServerID(cfg.NodeID), cfg.Logger)
 	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
@@ -90,10 +94,18 @@ func (t *transport) LocalAddr() raft.ServerAddress { return t.local }
 // errUnreachable ends a replication that waited for a peer to answer.
 var errUnreachable = errors.New("peer does not answer")
 
+// hangAfter is for how long the disk may take for a write before this node is taken for
+// one that cannot lead: longer than a slow disk stalls, short enough for a new leader
+// within 20 s.
+const hangAfter = 5 * time.Second
+
+// errHung is returned instead of sending when the disk hangs.
+var errHung = errors.New("the disk hangs")
+
 // AppendEntries implements raft.Transport. A heartbeat is sent at once; entries
 // wait until the peer answers.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if err := sendable(req.Entries); err != nil {
+	if err := t.maySend(req); err != nil {
 		return err
 	}
 	if !isHeartbeat(req) {
@@ -107,12 +119,23 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, r
 	return err
 }
 
+// maySend says why a message of a leader must not be sent.
+func (t *transport) maySend(req *raft.AppendEntriesRequest) error {
+	if t.hung() {
+		return errHung
+	}
+	return sendable(req.Entries)
+}
+
 func isHeartbeat(req *raft.AppendEntriesRequest) bool {
 	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 }
 
 // InstallSnapshot implements raft.Transport.
 func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if t.hung() {
+		return errHung
+	}
 	if err := t.waitAnswering(id, req.Term); err != nil {
 		return err
 	}

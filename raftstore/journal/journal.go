@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"stellar.io/stellar/internal/failpoint"
+	"stellar.io/stellar/ipam"
 )
 
 // Options says whose journal it is and where it works.
@@ -55,7 +56,10 @@ type Journal struct {
 	file  File
 	codec codec
 	size  int64 // of the file
-	state *state
+	// sealed is the size that the file had when it was opened: as long as nothing is
+	// written it needs no further seal.
+	sealed int64
+	state  *state
 }
 
 // batch is what one fsync will make durable.
@@ -120,7 +124,7 @@ func (j *Journal) load(data []byte) (torn int64, err error) {
 	if j.file, err = j.fs.OpenAppend(j.path); err != nil {
 		return 0, err
 	}
-	j.codec, j.size = codec, int64(end)
+	j.codec, j.size, j.sealed = codec, int64(end), int64(end)
 	if torn = int64(len(data) - end); torn > 0 {
 		j.log.Warn("journal ended in a torn write, cut off", "path", j.path, "at", end, "bytes", torn)
 		if err := j.file.Truncate(int64(end)); err != nil {
@@ -307,8 +311,26 @@ func (j *Journal) Close() error {
 	j.flushers.Wait()
 	j.turn <- struct{}{}
 	defer func() { <-j.turn }()
+	j.seal()
 	if err := j.file.Close(); err != nil {
 		return fmt.Errorf("close journal %s: %w", filepath.Base(j.path), err)
 	}
 	return nil
+}
+
+// seal writes a frame that says nothing new behind the last one, so that damage to that
+// one is known from a torn write. It need not be durable: the next Open sees to that
+// before it writes. The caller holds j.turn.
+func (j *Journal) seal() {
+	if j.state.seq == 0 || j.Failed() != nil || j.size == j.sealed {
+		return
+	}
+	frame, err := appendRecord(make([]byte, frameHead, 64), Record{Op: OpSeq, Request: ipam.RequestID{Seq: j.state.seq}})
+	if err != nil {
+		return
+	}
+	j.codec.frame(j.size, frame)
+	if _, err := j.file.Write(frame); err != nil {
+		j.log.Warn("journal is closed without a seal", "path", j.path, "err", err)
+	}
 }
