@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"stellar.io/stellar/agent"
@@ -22,6 +23,9 @@ func (n *Node) ready() (*parts, error) {
 	case <-n.initialized:
 		return nil, api.Errorf(api.CodeNoLeader, "the node is not ready: %s", phase)
 	default:
+		if err := n.lost(); err != nil {
+			return nil, err
+		}
 		return nil, api.Errorf(api.CodeNotInitialized, "this node belongs to no cluster yet").
 			WithHint("make one: stellar cluster init")
 	}
@@ -160,6 +164,9 @@ func (n *Node) Status(context.Context) (api.StatusReport, error) {
 		add(api.CheckReady, api.Warn, phase)
 		add(api.CheckLeader, api.Warn, "no leader yet")
 		n.checkCertificate(add)
+		if err := n.lost(); err != nil {
+			add(storeCheck, api.Err, err.Error()+hintOf(err))
+		}
 		if err := n.fence.get(); err != nil {
 			add(membershipCheck, api.Err, err.Error())
 		}
@@ -170,12 +177,21 @@ func (n *Node) Status(context.Context) (api.StatusReport, error) {
 	p.checkContainerd(add)
 	p.checkHold(add)
 	p.checkRaft(add)
+	p.checkDisk(add)
 	n.checkMembership(p, add)
 	n.checkCertificate(add)
 	p.checkAddresses(add)
 	p.checkEndpoints(add)
 	p.checkNetwork(add)
 	return r, nil
+}
+
+// hintOf returns an error's hint as the end of a sentence.
+func hintOf(err error) string {
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Hint != "" {
+		return ": " + e.Hint
+	}
+	return ""
 }
 
 func since(t time.Time) string { return time.Since(t).Round(time.Second).String() }

@@ -34,6 +34,9 @@ func (n *Node) makeCluster(ctx context.Context, s api.ClusterSpec) error {
 		return fmt.Errorf("%w: this node has a cluster already", ipam.ErrAlreadyInitialized)
 	default:
 	}
+	if err := n.lost(); err != nil {
+		return err
+	}
 	if !s.Network.IsValid() {
 		s.Network = defaultNetwork
 	}
@@ -49,7 +52,7 @@ func (n *Node) makeCluster(ctx context.Context, s api.ClusterSpec) error {
 	env := ipam.Envelope{Commands: []ipam.Command{
 		ipam.InitCluster{ClusterID: id, Network: ipam.DefaultNetwork, Prefix: s.Network, SubnetBits: s.SubnetPrefix},
 	}}
-	if err := n.refuseForeignEndpoints(ctx); err != nil {
+	if err := n.refuseForeignEndpoints(ctx, false); err != nil {
 		return err
 	}
 	reservations, err := n.reserveHostRanges(s)

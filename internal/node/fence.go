@@ -167,6 +167,7 @@ func (n *Node) review(ctx context.Context, p *parts) {
 	}
 	led, leads := p.led()
 	if led {
+		n.rememberPeers(p)
 		n.contact.heard(max(0, p.store.Stats().LastContact))
 	}
 	if leads {

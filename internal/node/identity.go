@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"stellar.io/stellar/internal/atomicfile"
 	"stellar.io/stellar/ipam"
 )
 
@@ -24,6 +23,10 @@ type Identity struct {
 	// "" where the machine has none. A copy of the directory on another machine
 	// is another node's past and must not speak for it.
 	Machine string `json:"machine"`
+	// Former are the incarnations that this node was, on this machine and in this
+	// directory, before its store was damaged: what they attached is its own.
+	Former  []ipam.NodeID `json:"former,omitempty"`
+	Damaged *Damage       `json:"damaged,omitempty"` // the last time; nil: never
 }
 
 // identityFile is inside the data directory.
@@ -77,12 +80,8 @@ func makeIdentity(path, name, machine string) (Identity, error) {
 	var raw [16]byte
 	rand.Read(raw[:])
 	id := Identity{ID: ipam.NodeID(hex.EncodeToString(raw[:])), Name: name, Machine: machine}
-	data, err := json.MarshalIndent(id, "", "  ")
-	if err != nil {
+	if err := id.write(filepath.Dir(path)); err != nil {
 		return Identity{}, err
-	}
-	if err := atomicfile.Write(path, append(data, '\n'), 0o600); err != nil {
-		return Identity{}, fmt.Errorf("write node identity: %w", err)
 	}
 	return id, nil
 }

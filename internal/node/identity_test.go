@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -19,7 +20,7 @@ func TestIdentityIsMadeOnce(t *testing.T) {
 		t.Errorf("identity %+v", first)
 	}
 	for _, name := range []string{"a", ""} {
-		if again, err := LoadIdentity(dir, name); err != nil || again != first {
+		if again, err := LoadIdentity(dir, name); err != nil || !reflect.DeepEqual(again, first) {
 			t.Errorf("again: %+v, %v; want %+v", again, err, first)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"stellar.io/stellar/api"
@@ -35,7 +36,10 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 		return n.joinAgain(ctx, token, s)
 	default:
 	}
-	if err := n.refuseForeignEndpoints(ctx); err != nil {
+	if n.broken != nil {
+		return api.Joined{}, n.lost()
+	}
+	if err := n.refuseForeignEndpoints(ctx, s.Replace != ""); err != nil {
 		return api.Joined{}, err
 	}
 	at := n.listenAddress()
@@ -112,8 +116,9 @@ func (n *Node) joined(answer peerapi.JoinAnswer) api.Joined {
 }
 
 // refuseForeignEndpoints: endpoints of another identity are somebody's running
-// containers.
-func (n *Node) refuseForeignEndpoints(ctx context.Context) error {
+// containers. Those of a former incarnation are this node's own when it takes the
+// subnet over that their addresses lie in.
+func (n *Node) refuseForeignEndpoints(ctx context.Context, replace bool) error {
 	net, err := netsetup.New(netsetup.Config{Bridge: n.opts.Config.Bridge})
 	if err != nil {
 		return err
@@ -122,6 +127,11 @@ func (n *Node) refuseForeignEndpoints(ctx context.Context) error {
 	endpoints, err := net.List(ctx)
 	if err != nil {
 		return err
+	}
+	endpoints = slices.DeleteFunc(endpoints, func(e netsetup.Endpoint) bool { return replace && n.id.former(e.Node) })
+	if len(endpoints) > 0 && n.id.former(endpoints[0].Node) {
+		return api.Errorf(api.CodeConflict, "containers run here with addresses of the subnet that this node had, such as on %s", endpoints[0].HostIfname).
+			WithHint(n.rejoinHint())
 	}
 	if len(endpoints) > 0 {
 		return api.Errorf(api.CodeConflict, "the kernel has endpoints of node %s, such as %s", endpoints[0].Node, endpoints[0].HostIfname).

@@ -63,6 +63,7 @@ type Node struct {
 	initialized chan struct{} // closed when the data directory has a cluster
 	listening   early         // of a node that has just joined
 	fence       fence
+	broken      error                     // why the store that is there cannot be used; nil: it can, or there is none
 	tls         atomic.Pointer[pki.Store] // nil before the node belongs to a cluster
 	contact     *contact
 
@@ -112,6 +113,12 @@ func New(opts Options) (*Node, error) {
 	registerProcess(reg, opts.Version)
 	n.contact = openContact(filepath.Join(opts.Config.DataDir, contactFile), opts.Config.Cluster.ContactLimit.Duration, clocks, n.log)
 	n.server = server.New(n, n.log)
+	if err := n.inspect(); err != nil {
+		return nil, err
+	}
+	if n.broken != nil {
+		return n, nil
+	}
 	has, err := raftstore.Initialized(n.raftDir())
 	if err != nil {
 		return nil, err
@@ -153,11 +160,14 @@ func (n *Node) awaitCluster(ctx context.Context) error {
 		return nil
 	default:
 	}
-	if n.opts.Config.Init {
+	if lost := n.lost(); lost != nil {
+		n.setPhase(lost.Error())
+	} else if n.opts.Config.Init {
 		return n.makeCluster(ctx, api.ClusterSpec{})
+	} else {
+		n.setPhase("waiting for `stellar cluster init`")
+		n.log.Info("no cluster yet: waiting for `stellar cluster init`")
 	}
-	n.setPhase("waiting for `stellar cluster init`")
-	n.log.Info("no cluster yet: waiting for `stellar cluster init`")
 	select {
 	case <-n.initialized:
 		return nil
@@ -248,21 +258,16 @@ func (n *Node) prepareKernel(ctx context.Context, p *parts) (err error) {
 	}
 	var live []holder.Live
 	for _, e := range endpoints {
-		if e.Node != n.id.ID.Short() {
+		if e.Node != n.id.ID.Short() && !n.id.former(e.Node) {
 			return fmt.Errorf("the kernel has an endpoint of another node identity (%s, of %s): stop its containers or run `stellar agent cleanup`, then start again", e.HostIfname, e.Node)
 		}
 		live = append(live, holder.Live{Addr: e.Addr, Owner: e.Owner})
 	}
 	failpoint.Hit(failpoint.NodePrepared)
-	p.holder, err = holder.Open(holder.Config{
-		Node: n.id.ID, Subnet: p.subnet, Store: p.store, Logger: n.log, Cluster: p.clusterID(),
-		JournalPath: filepath.Join(n.opts.Config.DataDir, "journal"),
-		CommitWait:  n.opts.Config.CommitWait.Duration, CoolDown: n.opts.Config.CoolDown.Duration,
-	})
-	if err != nil {
+	if p.holder, err = n.openHolder(p); err != nil {
 		return fmt.Errorf("open journal: %w", err)
 	}
-	err = p.holder.Adopt(ctx, live)
+	err = n.adopt(ctx, p, live)
 	if errors.Is(err, holder.ErrConflict) || errors.Is(err, ipam.ErrOutOfSubnet) {
 		// What is in doubt is kept from others; the rest goes on.
 		n.log.Error("addresses in use that do not fit the plan: see `stellar ipam check`", "err", err)

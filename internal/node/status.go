@@ -10,6 +10,7 @@ import (
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/routes"
 )
 
@@ -69,7 +70,7 @@ func (p *parts) checkRaft(add addCheck) {
 	s := p.store.Stats()
 	switch {
 	case s.FSMError != nil:
-		add("raft", api.Err, fmt.Sprintf("stopped: %v (upgrade this node, or restore a backup)", s.FSMError))
+		add("raft", api.Err, fmt.Sprintf("stopped: %v (%s)", s.FSMError, stoppedHint(s.FSMError)))
 	default:
 		add("raft", api.OK, fmt.Sprintf("%s, term %d, index %d", s.State, s.Term, s.AppliedIndex))
 	}
@@ -78,6 +79,14 @@ func (p *parts) checkRaft(add addCheck) {
 	} else {
 		add(api.CheckLeader, api.OK, "")
 	}
+}
+
+// stoppedHint says what to do about a state that has stopped.
+func stoppedHint(err error) string {
+	if errors.Is(err, raftstore.ErrCorrupt) {
+		return "restart the agent: it sets the damaged store aside and says how to join again"
+	}
+	return "upgrade this node, or restore a backup"
 }
 
 // checkCertificate says whether the other nodes still believe this one.

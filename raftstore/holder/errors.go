@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore/journal"
 )
 
 // Refusals of the state (ipam.ErrAddressTaken, ipam.ErrAddressReserved,
@@ -40,3 +41,9 @@ func fencing(err error) bool {
 	}
 	return false
 }
+
+// Unwritable reports whether an error says that the journal cannot be written.
+func Unwritable(err error) bool { return errors.Is(err, journal.ErrFailed) }
+
+// Corrupt reports whether Open failed because the journal is damaged.
+func Corrupt(err error) bool { return errors.Is(err, journal.ErrCorrupt) }
