@@ -59,10 +59,7 @@ func Mount(backing, dir string) (*Disk, error) {
 		return nil, err
 	}
 	root := &ffs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}
-	root.NewNode = func(r *ffs.LoopbackRoot, _ *ffs.Inode, _ string, _ *syscall.Stat_t) ffs.InodeEmbedder {
-		return &node{LoopbackNode: ffs.LoopbackNode{RootData: r}, disk: d}
-	}
-	top := &node{LoopbackNode: ffs.LoopbackNode{RootData: root}, disk: d}
+	top := &node{LoopbackNode: &ffs.LoopbackNode{RootData: root}, disk: d}
 	root.RootNode = top
 	never := time.Duration(0)
 	server, err := ffs.Mount(dir, top, &ffs.Options{
@@ -307,19 +304,25 @@ func torn(durable, now []byte, r *rand.Rand, survive float64) []byte {
 
 // node is a file or directory of the disk.
 type node struct {
-	ffs.LoopbackNode
+	*ffs.LoopbackNode
 	disk *Disk
 }
 
 var (
-	_ ffs.NodeOpener    = (*node)(nil)
-	_ ffs.NodeCreater   = (*node)(nil)
-	_ ffs.NodeFsyncer   = (*node)(nil)
-	_ ffs.NodeMkdirer   = (*node)(nil)
-	_ ffs.NodeUnlinker  = (*node)(nil)
-	_ ffs.NodeRenamer   = (*node)(nil)
-	_ ffs.NodeSetattrer = (*node)(nil)
+	_ ffs.NodeOpener      = (*node)(nil)
+	_ ffs.NodeWrapChilder = (*node)(nil)
+	_ ffs.NodeCreater     = (*node)(nil)
+	_ ffs.NodeFsyncer     = (*node)(nil)
+	_ ffs.NodeMkdirer     = (*node)(nil)
+	_ ffs.NodeUnlinker    = (*node)(nil)
+	_ ffs.NodeRenamer     = (*node)(nil)
+	_ ffs.NodeSetattrer   = (*node)(nil)
 )
+
+// WrapChild implements fs.NodeWrapChilder.
+func (n *node) WrapChild(_ context.Context, ops ffs.InodeEmbedder) ffs.InodeEmbedder {
+	return &node{LoopbackNode: ops.(*ffs.LoopbackNode), disk: n.disk}
+}
 
 func (n *node) at() string { return filepath.Join(n.RootData.Path, n.Path(n.Root())) }
 
