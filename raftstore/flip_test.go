@@ -15,27 +15,18 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"stellar.io/stellar/internal/testx/faults"
 	"stellar.io/stellar/ipam"
 )
 
-// The environment of the tests of faults: faultLong asks for the long variants,
-// faultSeed for one case alone.
-const (
-	faultLong = "STELLAR_FAULT_LONG"
-	faultSeed = "STELLAR_FAULT_SEED"
-)
-
-// seeds returns the seeds of n cases, longer many in the long variant.
+// seeds returns the seeds of n cases, of more in the long variant: one alone when it is
+// given.
 func seeds(t *testing.T, n, longer int) []uint64 {
 	t.Helper()
-	if text := os.Getenv(faultSeed); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return []uint64{seed}
+	if text := os.Getenv(faults.EnvSeed); text != "" {
+		return []uint64{faults.Seed(t, "./raftstore")}
 	}
-	if os.Getenv(faultLong) != "" {
+	if faults.Long() {
 		n = longer
 	}
 	first := rand.Uint64() >> 12
@@ -204,7 +195,7 @@ func TestFaultStoreDamage(t *testing.T) {
 		}
 		refused, err := s.outcome(cfg)
 		if err != nil {
-			t.Errorf("%s of %s: %v\nagain: %s=%d go test -tags hashicorpmetrics -run '^TestFaultStoreDamage$' ./raftstore", d.what, name, err, faultSeed, seed)
+			t.Errorf("%s of %s: %v\n%s", d.what, name, err, faults.Replay(t.Name(), "./raftstore", seed, false))
 		}
 		if refused {
 			count["refused"]++
@@ -215,8 +206,8 @@ func TestFaultStoreDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%v", count)
-	if os.Getenv(faultSeed) == "" && (count["refused"] == 0 || count["as written"] == 0) {
+	faults.Report(t, faults.InProcess, "damaged log, stable values, snapshots, mark", "%d: %v, 0 wrong", count["refused"]+count["as written"], count)
+	if os.Getenv(faults.EnvSeed) == "" && (count["refused"] == 0 || count["as written"] == 0) {
 		t.Errorf("the damage does not vary: %v", count)
 	}
 }

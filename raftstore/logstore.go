@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"stellar.io/stellar/internal/failpoint"
 )
 
 // logStore is the log as the library sees it. The problems that it answers:
@@ -23,6 +25,17 @@ type logStore struct {
 	raft.LogStore
 	raft    atomic.Pointer[raft.Raft] // nil until the library has been started
 	damaged func(error)               // stops the state; nil before the start
+}
+
+// StoreLog implements raft.LogStore.
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore.
+func (s *logStore) StoreLogs(l []*raft.Log) error {
+	failpoint.Hit(failpoint.RaftLog)
+	err := s.LogStore.StoreLogs(l)
+	failpoint.Hit(failpoint.RaftLogged)
+	return err
 }
 
 // GetLog implements raft.LogStore.

@@ -12,8 +12,6 @@ import (
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-
-	"stellar.io/stellar/internal/failpoint"
 )
 
 // sumStore is raft-boltdb with what it lacks. The problems that it answers:
@@ -156,11 +154,9 @@ func (s *sumStore) StoreLogs(logs []*raft.Log) error {
 		list[i] = &summed[i]
 	}
 	return s.write(func() error {
-		failpoint.Hit(failpoint.RaftLog)
 		if err := s.bolt.StoreLogs(list); err != nil {
 			return err
 		}
-		failpoint.Hit(failpoint.RaftLogged)
 		return s.mark.reached(logs[len(logs)-1].Index)
 	})
 }

@@ -6,11 +6,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"stellar.io/stellar/internal/testx/faults"
 	"stellar.io/stellar/ipam"
 )
 
@@ -39,14 +39,11 @@ func TestFaultJournalFlips(t *testing.T) {
 		t.Errorf("a journal that was only opened has grown from %d to %d", len(good), again)
 	}
 	first, n := rand.Uint64()>>12, uint64(200)
-	if os.Getenv("STELLAR_FAULT_LONG") != "" {
+	if faults.Long() {
 		n = 1000
 	}
-	if text := os.Getenv("STELLAR_FAULT_SEED"); text != "" {
-		if first, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-		n = 1
+	if os.Getenv(faults.EnvSeed) != "" {
+		first, n = faults.Seed(t, "./raftstore/journal"), 1
 	}
 	refused := 0
 	for seed := first; seed < first+n; seed++ {
@@ -65,13 +62,13 @@ func TestFaultJournalFlips(t *testing.T) {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(want.Records, rec.Records, compare); d != "" {
-			t.Errorf("%s\nagain: STELLAR_FAULT_SEED=%d go test -tags hashicorpmetrics -run '^TestFaultJournalFlips$' ./raftstore/journal", d, seed)
+			t.Errorf("%s\n%s", d, faults.Replay(t.Name(), "./raftstore/journal", seed, false))
 		}
 		if err := j.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d of %d refused, the others as written", refused, n)
+	faults.Report(t, faults.InProcess, "bit flips in the journal", "%d: %d refused, the others as written", n, refused)
 	if n > 1 && refused < int(n)/2 {
 		t.Errorf("only %d of %d refused", refused, n)
 	}
