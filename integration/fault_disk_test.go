@@ -192,3 +192,79 @@ func TestFaultPowerLoss(t *testing.T) {
 	}
 	faults.Report(t, faults.Both, "power loss, 3 nodes: un-fsynced writes lost, torn pages", "%d power cuts: %s", cuts, b.finish())
 }
+
+// TestFaultDiskAlone: one node alone has nobody to go on without it: it waits for its
+// disk, loses nothing over losses of power, and leads again without a restart.
+func TestFaultDiskAlone(t *testing.T) {
+	b := startDisks(t, 1)
+	b.load()
+	n := b.nodes[0]
+	cuts := 0
+	for range rounds() {
+		for range 5 {
+			time.Sleep(b.upTo(2 * time.Second))
+			_ = n.stopAgent(syscall.SIGKILL)
+			if err := b.disks[n].PowerCut(b.rng, float64(b.rng.IntN(3))/2); err != nil {
+				t.Fatal(err)
+			}
+			cuts++
+			n.startAgent()
+			b.settled()
+		}
+		for _, fault := range []func(*faultfs.Disk){
+			func(d *faultfs.Disk) { d.FailWrites(syscall.ENOSPC) },
+			func(d *faultfs.Disk) { d.FailWrites(syscall.EROFS) },
+			func(d *faultfs.Disk) { d.FailSyncs(syscall.EIO) },
+			func(d *faultfs.Disk) { d.Hang() },
+		} {
+			fault(b.disks[n])
+			n.reason("store")
+			b.disks[n].Heal()
+			b.settled()
+		}
+	}
+	faults.Report(t, faults.Both, "one node: power loss, full, read-only, failing and hanging disk", "%d power cuts, %d times each: %s", cuts, rounds(), b.finish())
+}
+
+// TestFaultTmpfsFull: a real file system without room under the data of one node of
+// three, and then with room again.
+func TestFaultTmpfsFull(t *testing.T) {
+	var data string
+	b := startFaults(t, 3, faultOptions{before: func(nodes []*node) {
+		n := nodes[0]
+		n.mayLog = "level=ERROR"
+		data = filepath.Join(n.dir, "data")
+		if err := errors.Join(os.Mkdir(data, 0o700), syscall.Mount("stellar-test", data, "tmpfs", 0, "size=8m,mode=0700")); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			n.stopAgent(syscall.SIGTERM)
+			if err := syscall.Unmount(data, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}})
+	b.load()
+	n := b.nodes[0]
+	for range rounds() {
+		filler, err := os.Create(filepath.Join(data, "filler"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		room := make([]byte, 4096)
+		for err == nil {
+			_, err = filler.Write(room)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		if why := n.reason("store"); !strings.Contains(why, "no space left") && !strings.Contains(why, "has not answered") {
+			t.Errorf("status: %s", why)
+		}
+		if err := errors.Join(filler.Close(), os.Remove(filler.Name())); err != nil {
+			t.Fatal(err)
+		}
+		b.settled()
+	}
+	faults.Report(t, faults.Both, "tmpfs full under the data of one node of 3", "%d times: %s", rounds(), b.finish())
+}
