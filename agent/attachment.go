@@ -132,7 +132,7 @@ func (a *Agent) addPath(ctx context.Context, r Request) (Endpoint, error) {
 		return e, errors.Join(err, <-a.requests.put(was))
 	}
 	if !held {
-		err = errors.Join(err, a.cfg.Leases.Release(context.WithoutCancel(ctx), o))
+		err = errors.Join(err, a.takeBack(context.WithoutCancel(ctx), &r))
 	}
 	return e, errors.Join(err, a.requests.drop(r.id()))
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"stellar.io/stellar/events"
@@ -33,6 +34,17 @@ func (a *Agent) adoptOwnerless(o ipam.Owner, e *netsetup.Endpoint) {
 		shown.MAC = e.MAC.String()
 	}
 	a.enter(r, shown)
+}
+
+// takeBack undoes raise. The interface goes first: with it the address would still be
+// in use, so it keeps its lease where that fails.
+func (a *Agent) takeBack(ctx context.Context, r *Request) error {
+	if !r.IPAMOnly {
+		if err := a.cfg.Network.Detach(ctx, r.owner()); err != nil {
+			return fmt.Errorf("detach: %w", err)
+		}
+	}
+	return a.cfg.Leases.Release(ctx, r.owner())
 }
 
 // lostAttachment tries once more to make an interface that has vanished: a client

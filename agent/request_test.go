@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -241,6 +244,53 @@ func TestCNIWithoutContainer(t *testing.T) {
 			t.Errorf("CHECK after DEL: %v", err)
 		}
 		b.k.unpin(ns)
+	})
+}
+
+// TestAddTakesBack: an ADD whose request cannot be written leaves neither interface nor
+// lease behind; where the interface cannot be removed either, the lease stays with it.
+func TestAddTakesBack(t *testing.T) {
+	t.Parallel()
+	withAgent(t, func(b *bed) {
+		b.k.mayDetach = nil
+		b.halt()
+		b.dir = filepath.Join(t.TempDir(), "requests")
+		b.start()
+		b.list()
+		ns := b.k.newNS()
+		b.k.pin("/run/netns/pod", ns)
+		defer b.k.unpin(ns)
+		b.wait(time.Second) // the directory is there now
+		if err := os.RemoveAll(b.dir); err != nil {
+			t.Fatal(err)
+		}
+		r := Request{Network: "stellar", ContainerID: "pod-1", Ifname: "eth0", NetNS: "/run/netns/pod"}
+		if _, err := b.a.Add(b.within(time.Second), r); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("ADD without a directory: %v", err)
+		}
+		b.wantLinks(0)
+		b.wantLeases(0)
+		b.k.mu.Lock()
+		b.k.fail = func(op string) error {
+			if op == "detach" {
+				return errors.New("injected")
+			}
+			return nil
+		}
+		b.k.mu.Unlock()
+		if _, err := b.a.Add(b.within(time.Second), r); err == nil {
+			t.Error("ADD: no error")
+		}
+		b.wantLinks(1)
+		b.wantLeases(1)
+		b.k.mu.Lock()
+		b.k.fail = nil
+		b.k.mu.Unlock()
+		if found, err := b.a.Del(b.within(time.Second), r); !found || err != nil {
+			t.Errorf("DEL: %t, %v", found, err)
+		}
+		b.wantLinks(0)
+		b.wantLeases(0)
 	})
 }
 
