@@ -61,7 +61,7 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 	if err != nil {
 		return api.Joined{}, err
 	}
-	answer, err := n.askToJoin(ctx, tls, token, s)
+	answer, err := n.askToJoin(ctx, tls, tls.Repeat, token, s)
 	if err != nil {
 		return api.Joined{}, err
 	}
@@ -95,7 +95,7 @@ func (n *Node) joinAgain(ctx context.Context, token pki.Token, s api.JoinSpec) (
 		return api.Joined{}, api.Errorf(api.CodeConflict, "the token is of cluster %s, this node belongs to %s", token.Cluster, id.Cluster).
 			WithHint("to change the cluster, start with an empty data directory")
 	}
-	answer, err := n.askToJoin(ctx, tls, token, s)
+	answer, err := n.askToJoin(ctx, tls, tls.Request, token, s)
 	if err != nil {
 		return api.Joined{}, err
 	}
@@ -142,8 +142,8 @@ func (n *Node) refuseForeignEndpoints(ctx context.Context, replace bool) error {
 
 // askToJoin shows the token to a server, which must prove first that it belongs
 // to the token's cluster, and puts the certificate in that it gets.
-func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, token pki.Token, s api.JoinSpec) (peerapi.JoinAnswer, error) {
-	csr, err := tls.Request(n.identity(token.Cluster, token.Role))
+func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, request func(pki.Identity) ([]byte, error), token pki.Token, s api.JoinSpec) (peerapi.JoinAnswer, error) {
+	csr, err := request(n.identity(token.Cluster, token.Role))
 	if err != nil {
 		return peerapi.JoinAnswer{}, err
 	}

@@ -182,7 +182,10 @@ func (d dir) install(leaf *x509.Certificate) error {
 		return err
 	}
 	if !next.matches(leaf) {
-		return fmt.Errorf("install: %w the requested key", ErrMismatch)
+		if key, err := d.key(fileKey); err != nil || !key.matches(leaf) {
+			return fmt.Errorf("install: %w the requested key", ErrMismatch)
+		}
+		return d.write(fileCert, EncodeCerts(leaf)) // the request was repeated
 	}
 	if err := d.write(fileCert, EncodeCerts(leaf)); err != nil {
 		return err

@@ -144,7 +144,26 @@ func (s *Store) Request(id Identity) ([]byte, error) {
 	return key.csr(id)
 }
 
-// Install puts in the certificate that answers Request, and the CA certificates
+// Repeat returns the request once more that this node's present certificate answers,
+// where there is one; else it is Request. A node that joins and dies between the
+// certificate and what comes after it is known again by its key.
+func (s *Store) Repeat(id Identity) ([]byte, error) {
+	if s.current.Load() == nil {
+		return s.Request(id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.fits(id); err != nil {
+		return nil, err
+	}
+	key, err := s.dir.key(fileKey)
+	if err != nil {
+		return nil, err
+	}
+	return key.csr(id)
+}
+
+// Install puts in the certificate that answers Request or Repeat, and the CA certificates
 // if there are any (nil: as before). It is refused with ErrMismatch when it does
 // not fit the requested key or belongs to another node than this one, and as
 // Verify refuses when the CA did not sign it. When it returns nil the

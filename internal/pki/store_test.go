@@ -248,6 +248,48 @@ func TestRequestKeepsItsKey(t *testing.T) {
 }
 
 // TestInstallCrash stops an install after each of its steps.
+// TestRepeat: a node that has its certificate, but died before it could make anything
+// of it, asks again as the one that it was, and the second answer fits.
+func TestRepeat(t *testing.T) {
+	t.Parallel()
+	ca, id := newCA(t, clusterA), identity()
+	s, err := Open(filepath.Join(t.TempDir(), "tls"), Options{Now: func() time.Time { return today }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(request func(Identity) ([]byte, error)) (csr []byte, hash [32]byte) {
+		t.Helper()
+		csr, err := request(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := ParseRequest(csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return csr, r.KeyHash
+	}
+	_, first := ask(s.Repeat)
+	install(t, s, ca, id, today, time.Hour)
+	csr, again := ask(s.Repeat)
+	if first != again {
+		t.Error("it is not known again")
+	}
+	der, err := ca.Sign(csr, id, today, 2*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Install(der, nil); err != nil {
+		t.Errorf("the second answer: %v", err)
+	}
+	if end, _ := s.Expires(); end.Before(today.Add(time.Hour + time.Minute)) {
+		t.Errorf("in use is the certificate until %s", end)
+	}
+	if _, renewed := ask(s.Request); renewed == first {
+		t.Error("a renewal has the old key")
+	}
+}
+
 func TestInstallCrash(t *testing.T) {
 	t.Parallel()
 	ca := newCA(t, clusterA)
