@@ -129,22 +129,28 @@ var rounds = map[string]struct {
 	runs int
 	long bool
 }{
-	"TestFaultKillThree":        {runs: 50}, // 20 kills each
-	"TestFaultKillFive":         {runs: 50},
-	"TestFaultPartitions":       {runs: 50}, // each class twice
-	"TestFaultSlowLinks":        {runs: 50},
-	"TestFaultPauses":           {runs: 20}, // 10 pauses each
-	"TestFaultRestarts":         {runs: 50},
-	"TestFaultContainerdAway":   {runs: 50, long: true},
-	"TestFaultClockJumps":       {runs: 20},
-	"TestFaultEvents":           {runs: 10},
-	"TestFaultCrashNode":        {runs: 50},
-	"TestFaultCrashFirstDay":    {runs: 50},
-	"TestFaultCrashCluster":     {runs: 50},
-	"TestFaultHistoryChecker":   {runs: 1}, // judges the judge
-	"TestFaultRegisterChecker":  {runs: 1},
-	"TestFaultRaft":             {runs: 100, long: true},
-	"TestFaultBackupAndRestore": {runs: 20},
+	"TestFaultKillThree":       {runs: 50}, // 20 kills each
+	"TestFaultKillFive":        {runs: 50},
+	"TestFaultPartitions":      {runs: 50}, // each class twice
+	"TestFaultSlowLinks":       {runs: 50},
+	"TestFaultPauses":          {runs: 20}, // 10 pauses each
+	"TestFaultRestarts":        {runs: 13}, // 4 of each
+	"TestFaultContainerdAway":  {runs: 50, long: true},
+	"TestFaultClockJumps":      {runs: 20},
+	"TestFaultEvents":          {runs: 10},
+	"TestFaultDiskTrouble":     {runs: 20},
+	"TestFaultDiskHang":        {runs: 20},
+	"TestFaultPowerLoss":       {runs: 20},
+	"TestFaultCrashNode":       {runs: 50},
+	"TestFaultCrashFirstDay":   {runs: 50},
+	"TestFaultCrashForward":    {runs: 50},
+	"TestFaultCrashJoin":       {runs: 50},
+	"TestFaultDelays":          {runs: 50},
+	"TestFaultErrors":          {runs: 50},
+	"TestFaultHistoryChecker":  {runs: 1}, // judges the judge
+	"TestFaultRegisterChecker": {runs: 1},
+	"TestFaultRaft":            {runs: 100, long: true},
+	"TestFaultBackupRestore":   {runs: 20},
 }
 
 func long(tests []test) (units []unit) {
