@@ -9,6 +9,9 @@ import (
 type Cluster struct {
 	ID         string // 32 hexadecimal digits, made at cluster init
 	Generation uint64 // grows with each restore or recovery; starts at 1
+	// Life tells two generations of one number apart, which two survivors make that
+	// are recovered separately: it is random, and 0 before the first restore.
+	Life uint32
 	// Reclaim: since a restore or recovery the nodes claim what they hold
 	// (ClaimHeld), and no subnet is handed out until the operator ends it.
 	Reclaim  bool

@@ -28,7 +28,7 @@ func (c RaiseGeneration) apply(t *tx) Result {
 		return Result{Err: fmt.Errorf("%d, present is %d: %w", c.Generation, t.cluster.Generation, ErrStaleGeneration)}
 	case c.Generation > t.cluster.Generation:
 		cl := t.cluster
-		cl.Generation, cl.Reclaim = c.Generation, true
+		cl.Generation, cl.Life, cl.Reclaim = c.Generation, 0, true
 		t.putCluster(cl)
 	}
 	return Result{}

@@ -21,7 +21,8 @@ import (
 // A record never spans two frames, so nothing is decoded that is not verified.
 const (
 	snapshotMagic   = "STLRIPAM"
-	snapshotVersion = 2 // 1 is read too: without tokens, roles, draining and re-claim
+	snapshotVersion = 3 // 1 is read too: without tokens, roles, draining and re-claim
+	plainVersion    = 2 // written while the cluster has no life: older versions read it
 	headerSize      = 24
 	frameSize       = 64 << 10 // a frame is closed when it has reached this
 	maxFrame        = 1 << 20  // and never grows beyond this
@@ -47,9 +48,9 @@ func (f *frameWriter) write(b []byte) error {
 	return err
 }
 
-func (f *frameWriter) header(index uint64) error {
+func (f *frameWriter) header(version uint32, index uint64) error {
 	b := append(make([]byte, 0, headerSize), snapshotMagic...)
-	b = binary.BigEndian.AppendUint32(b, snapshotVersion)
+	b = binary.BigEndian.AppendUint32(b, version)
 	b = binary.BigEndian.AppendUint64(b, index)
 	return f.write(binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)))
 }

@@ -68,7 +68,7 @@ func FuzzRestore(f *testing.F) {
 		if sealed && len(data) > 0 && len(data) <= maxFrame {
 			var b bytes.Buffer
 			w := newFrameWriter(&b)
-			if err := errors.Join(w.header(1<<40), w.frame(data), w.end()); err != nil {
+			if err := errors.Join(w.header(snapshotVersion, 1<<40), w.frame(data), w.end()); err != nil {
 				t.Fatal(err)
 			}
 			data = b.Bytes()

@@ -5,7 +5,8 @@ import "fmt"
 // ForRestore returns the state that replaces live when the backup s is restored;
 // live is nil, or without a cluster, where nothing is left of it or where a
 // survivor is recovered in place. It starts a new generation, one above both
-// sides', in re-claim. What a backup cannot undo, because it is out in the world,
+// sides', in re-claim, and the life of that generation, which the caller has drawn at
+// random. What a backup cannot undo, because it is out in the world,
 // is kept from either side:
 //
 //   - of each subnet the record with the higher epoch, and at the same epoch the
@@ -23,7 +24,7 @@ import "fmt"
 // is applied to live afterwards is lost, so let nothing be. It is refused with
 // ErrSnapshotCluster when the two have not one history, ErrNodeExists when a name
 // would have two members, ErrNotInitialized when the backup is empty.
-func (s *State) ForRestore(live *State) (*State, error) {
+func (s *State) ForRestore(live *State, life uint32) (*State, error) {
 	if s.cluster.ID == "" {
 		return nil, ErrNotInitialized
 	}
@@ -31,7 +32,7 @@ func (s *State) ForRestore(live *State) (*State, error) {
 	if alone {
 		live = s
 	}
-	m := merger{backup: s, live: live, out: New()}
+	m := merger{backup: s, live: live, life: life, out: New()}
 	if err := m.cluster(); err != nil {
 		return nil, err
 	}
@@ -60,6 +61,7 @@ func (s *State) ForRestore(live *State) (*State, error) {
 // merger makes one state of a backup and the live one.
 type merger struct {
 	backup, live *State
+	life         uint32
 	out          *State
 	kept         map[SubnetKey]side // whose leases and inner reservations are kept
 }
@@ -84,7 +86,7 @@ func (m *merger) cluster() error {
 		return fmt.Errorf("%w: generation %d", ErrInvalid, generation)
 	}
 	m.out.index = max(m.backup.index, m.live.index)
-	m.out.cluster = clusterRecord{ID: b.ID, Generation: generation, Time: max(b.Time, l.Time), Reclaim: true}
+	m.out.cluster = clusterRecord{ID: b.ID, Generation: generation, Life: m.life, Time: max(b.Time, l.Time), Reclaim: true}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"maps"
 	"testing"
@@ -20,12 +21,12 @@ func restoredFrom(t fatalizer, s *State) *State {
 	return got
 }
 
-// merged returns backup.ForRestore(live), which must be sound and leave both
+// merged returns backup.ForRestore(live, 0), which must be sound and leave both
 // sides as they were.
 func merged(t fatalizer, backup, live *State) *State {
 	t.Helper()
 	before := [2][32]byte{backup.Hash(), live.Hash()}
-	out, err := backup.ForRestore(live)
+	out, err := backup.ForRestore(live, 77)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +124,7 @@ func TestForRestoreAlone(t *testing.T) {
 	s := fullState(t)
 	ok(t, s, EndReclaim{})
 	for name, live := range map[string]*State{"none": nil, "empty": New()} {
-		out, err := s.ForRestore(live)
+		out, err := s.ForRestore(live, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +139,7 @@ func TestForRestoreAlone(t *testing.T) {
 
 func TestForRestoreRefuses(t *testing.T) {
 	t.Parallel()
-	if _, err := New().ForRestore(cluster(t, 1)); !errors.Is(err, ErrNotInitialized) {
+	if _, err := New().ForRestore(cluster(t, 1), 0); !errors.Is(err, ErrNotInitialized) {
 		t.Errorf("an empty backup: %v", err)
 	}
 	with := func(f func(*InitCluster)) *State {
@@ -176,7 +177,7 @@ func TestForRestoreRefuses(t *testing.T) {
 		{"one token, two secrets", token, otherToken, ErrSnapshotCluster},
 		{"last generation", last, cluster(t, 1), ErrInvalid},
 	} {
-		if out, err := tt.backup.ForRestore(tt.live); !errors.Is(err, tt.want) || out != nil {
+		if out, err := tt.backup.ForRestore(tt.live, 0); !errors.Is(err, tt.want) || out != nil {
 			t.Errorf("%s: got %v", tt.name, err)
 		}
 	}
@@ -267,7 +268,7 @@ func TestForRestoreKeeps(t *testing.T) {
 			a, b = b, a
 			straight = false
 		}
-		if _, err := a.ForRestore(b); errors.Is(err, ErrNodeExists) && !straight {
+		if _, err := a.ForRestore(b, 0); errors.Is(err, ErrNodeExists) && !straight {
 			return
 		}
 		out := merged(t, a, b)
@@ -333,5 +334,36 @@ func kept(t *rapid.T, out, s *State) {
 				t.Fatalf("%s is no longer reserved by %s", k.Prefix, r.Prefix)
 			}
 		}
+	}
+}
+
+// TestLife: two survivors that are recovered separately make generations of one
+// number and different lives, each of which a snapshot keeps. A state without a life
+// has the bytes that it had before there were lives.
+func TestLife(t *testing.T) {
+	t.Parallel()
+	s := fullState(t)
+	var hashes [][32]byte
+	for _, life := range []uint32{0, 1, 1<<32 - 1} {
+		out, err := s.ForRestore(nil, life)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := restoredFrom(t, out)
+		c, _ := again.Cluster()
+		if c.Generation != 3 || c.Life != life || again.Hash() != out.Hash() {
+			t.Errorf("life %d: %+v", life, c)
+		}
+		version := uint32(plainVersion)
+		if life != 0 {
+			version = snapshotVersion
+		}
+		if got := binary.BigEndian.Uint32(written(t, out)[8:]); got != version {
+			t.Errorf("life %d: written as version %d", life, got)
+		}
+		hashes = append(hashes, out.Hash())
+	}
+	if hashes[0] == hashes[1] || hashes[1] == hashes[2] {
+		t.Error("two lives have one hash")
 	}
 }

@@ -21,7 +21,7 @@ func (s *State) Cluster() (Cluster, bool) {
 
 // outside returns the record as the outside sees it, without the networks.
 func (c clusterRecord) outside() Cluster {
-	return Cluster{ID: c.ID, Generation: c.Generation, Reclaim: c.Reclaim, Time: c.Time}
+	return Cluster{ID: c.ID, Generation: c.Generation, Life: c.Life, Reclaim: c.Reclaim, Time: c.Time}
 }
 
 // Network returns the network with the given name.

@@ -20,13 +20,37 @@ func (e *encoder) cluster(c clusterRecord) {
 	e.text(c.ID)
 	e.uint(c.Generation)
 	e.int(c.Time)
-	e.bool(c.Reclaim)
+	var flags byte
+	if c.Reclaim {
+		flags |= flagReclaim
+	}
+	if c.Life != 0 {
+		flags |= flagLife
+	}
+	e.byte(flags)
+	if c.Life != 0 {
+		e.uint(uint64(c.Life))
+	}
 }
+
+// The flags of a cluster's record. Without a life it is as version 2 wrote it.
+const (
+	flagReclaim byte = 1 << iota
+	flagLife         // it follows
+)
 
 func (d *decoder) cluster() clusterRecord {
 	c := clusterRecord{ID: d.text(), Generation: d.uint(), Time: d.int()}
-	if d.version >= 2 {
-		c.Reclaim = d.bool()
+	if d.version < 2 {
+		return c
+	}
+	flags := d.byte()
+	c.Reclaim = flags&flagReclaim != 0
+	if flags&flagLife != 0 {
+		c.Life = d.uint32()
+	}
+	if flags&^(flagReclaim|flagLife) != 0 || flags&flagLife != 0 && (c.Life == 0 || d.version < 3) {
+		d.fail()
 	}
 	return c
 }

@@ -33,7 +33,11 @@ func (sn *Snapshot) Index() uint64 { return sn.tables.index }
 // bytes. See frame.go and record.go for the form.
 func (sn *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	f := newFrameWriter(w)
-	err := f.header(sn.tables.index)
+	version := uint32(plainVersion)
+	if sn.tables.cluster.Life != 0 {
+		version = snapshotVersion
+	}
+	err := f.header(version, sn.tables.index)
 	if err == nil {
 		err = sn.tables.encode(f.frame)
 	}

@@ -160,7 +160,7 @@ func forged(t *testing.T, index uint64, records func(*encoder)) []byte {
 	var b bytes.Buffer
 	f, e := newFrameWriter(&b), &encoder{}
 	records(e)
-	err := errors.Join(f.header(index), f.frame(e.buf), f.end())
+	err := errors.Join(f.header(snapshotVersion, index), f.frame(e.buf), f.end())
 	if err != nil {
 		t.Fatal(err)
 	}

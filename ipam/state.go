@@ -32,6 +32,7 @@ type clusterRecord struct {
 	Generation uint64
 	Time       int64
 	Reclaim    bool
+	Life       uint32
 }
 
 // derived is what is worked out from the tables; rebuild makes it anew.
