@@ -55,6 +55,7 @@ var rules = []Rule{
 	members(peerv1connect.PeerFetchStateProcedure),
 	{peerv1connect.PeerAnnounceProcedure, Own, Own, Own, Own, Deny},
 	{peerv1connect.PeerWhoAmIProcedure, Own, Own, Own, Own, Deny},
+	{peerv1connect.PeerClaimProcedure, Own, Own, Own, Own, Deny},
 	{peerv1connect.PeerRenewCertificateProcedure, Own, Own, Own, Own, Deny},
 	{peerv1connect.PeerCAKeyProcedure, Allow, Deny, Deny, Deny, Deny},
 

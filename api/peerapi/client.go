@@ -85,6 +85,12 @@ func (c *Client) WhoAmI(ctx context.Context) (Standing, error) {
 	return standingFromPB(m), nil
 }
 
+// Claim tells what this node holds. It may be repeated as it is.
+func (c *Client) Claim(ctx context.Context, claim Claim) (ClaimAnswer, error) {
+	m, err := c.peer.Claim(ctx, claimToPB(claim))
+	return claimAnswerFromPB(m), c.fail(ctx, err)
+}
+
 // RenewCertificate has a new certificate signed for this node. DER, leaf first.
 func (c *Client) RenewCertificate(ctx context.Context, csr []byte) ([][]byte, error) {
 	m, err := c.peer.RenewCertificate(ctx, &peerv1.RenewCertificateRequest{Csr: csr})

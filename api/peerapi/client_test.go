@@ -75,6 +75,17 @@ func TestEveryCall(t *testing.T) {
 	if diff := cmp.Diff(fullStanding, s, equate); err != nil || diff != "" {
 		t.Errorf("WhoAmI: %v\n%s", err, diff)
 	}
+	claim := Claim{
+		Name: "beta", MachineID: "m", Address: "192.0.2.2:9640", Version: "1", Mode: ipam.ModeRouted,
+		Subnet: netip.MustParsePrefix("172.16.4.0/22"), Epoch: ipam.Epoch{Generation: 1, Counter: 2}, Empty: true,
+	}
+	if a, err := c.Claim(ctx, claim); err != nil || a != fullClaimAnswer || b.claim != claim {
+		t.Errorf("Claim = %+v, %v, asked with %+v", a, err, b.claim)
+	}
+	claim.Mode = 0
+	if _, err := c.Claim(ctx, claim); api.CodeOf(err) != api.CodeInvalid {
+		t.Errorf("Claim without a mode: %v", err)
+	}
 	if chain, err := c.RenewCertificate(ctx, []byte("csr")); err != nil || len(chain) != 2 || string(chain[0]) != "csr" {
 		t.Errorf("RenewCertificate = %q, %v", chain, err)
 	}
@@ -87,7 +98,7 @@ func TestEveryCall(t *testing.T) {
 	if key, err := c.CAKey(ctx); err != nil || string(key) != "key" {
 		t.Errorf("CAKey = %q, %v", key, err)
 	}
-	want := []string{"Forward", "Announce beta 192.0.2.2:9640 v1", "WhoAmI beta", "RenewCertificate beta", "CAKey beta"}
+	want := []string{"Forward", "Announce beta 192.0.2.2:9640 v1", "WhoAmI beta", "Claim beta", "RenewCertificate beta", "CAKey beta"}
 	if diff := cmp.Diff(want, b.calls); diff != "" || b.caller != server {
 		t.Errorf("calls by %+v:\n%s", b.caller, diff)
 	}

@@ -16,6 +16,7 @@ type fakeBackend struct {
 	calls  []string
 	caller Caller
 	join   JoinRequest
+	claim  Claim
 
 	err   error
 	state []byte
@@ -52,6 +53,14 @@ func (f *fakeBackend) WhoAmI(ctx context.Context, c Caller) (Standing, error) {
 	return fullStanding, f.called("WhoAmI "+c.Name, ctx)
 }
 
+func (f *fakeBackend) Claim(ctx context.Context, c Caller, claim Claim) (ClaimAnswer, error) {
+	err := f.called("Claim "+c.Name, ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.claim = claim
+	return fullClaimAnswer, err
+}
+
 func (f *fakeBackend) RenewCertificate(ctx context.Context, c Caller, csr []byte) ([][]byte, error) {
 	return [][]byte{csr, []byte("ca")}, f.called("RenewCertificate "+c.Name, ctx)
 }
@@ -69,9 +78,11 @@ func (f *fakeBackend) Join(ctx context.Context, r JoinRequest) (JoinAnswer, erro
 }
 
 var (
+	fullClaimAnswer = ClaimAnswer{Generation: 3, Life: 5, Accepted: true, Leader: alpha, LeaderAddress: "192.0.2.1:9640"}
+
 	fullStanding = Standing{
 		Membership: Removed, Generation: 3, Subnet: netip.MustParsePrefix("172.16.4.0/22"), Epoch: ipam.Epoch{Generation: 3, Counter: 7},
-		Draining: true, Index: 42,
+		Draining: true, Index: 42, Life: 9,
 	}
 	fullAnswer = JoinAnswer{
 		Chain: [][]byte{{1}, {2}}, CA: []byte{3}, Cluster: "c0ffee", Generation: 3, Network: "default", NetworkPrefix: netip.MustParsePrefix("172.16.0.0/12"),

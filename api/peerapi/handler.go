@@ -41,6 +41,9 @@ type Consensus interface {
 type Members interface {
 	Announce(ctx context.Context, c Caller, a Announcement) error
 	WhoAmI(ctx context.Context, c Caller) (Standing, error)
+	// Claim registers c, if need be, as the holder of what it says it holds; the
+	// refusals of ipam.RegisterNode and ipam.ClaimHeld. Only the leader does that.
+	Claim(ctx context.Context, c Caller, claim Claim) (ClaimAnswer, error)
 	// RenewCertificate signs for the identity of c, whatever the request says, and
 	// refuses one of another key than it proves. DER, leaf first.
 	RenewCertificate(ctx context.Context, c Caller, csr []byte) (chain [][]byte, err error)
@@ -171,6 +174,18 @@ func (h *handler) WhoAmI(ctx context.Context, _ *peerv1.WhoAmIRequest) (*peerv1.
 		return nil, rpc.Error(err)
 	}
 	return standingToPB(s), nil
+}
+
+func (h *handler) Claim(ctx context.Context, m *peerv1.ClaimRequest) (*peerv1.ClaimResponse, error) {
+	claim, err := claimFromPB(m)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	a, err := h.backend.Claim(ctx, caller(ctx), claim)
+	if err != nil {
+		return nil, rpc.Error(err)
+	}
+	return claimAnswerToPB(a), nil
 }
 
 func (h *handler) RenewCertificate(ctx context.Context, m *peerv1.RenewCertificateRequest) (*peerv1.RenewCertificateResponse, error) {

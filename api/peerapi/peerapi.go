@@ -55,12 +55,37 @@ type Standing struct {
 	Epoch      ipam.Epoch
 	Draining   bool
 	Index      uint64 // up to which the answering node has applied
+	Life       uint32 // of the generation (ipam.Cluster)
 }
 
 // Announcement tells where a node is reached and which version it runs.
 type Announcement struct {
 	Address string // host:port
 	Version string
+}
+
+// Claim is what a node says of itself and of what it holds.
+type Claim struct {
+	Name      string
+	MachineID string
+	Address   string // host:port
+	Version   string
+	Mode      ipam.Mode
+	Subnet    netip.Prefix // zero: none
+	Epoch     ipam.Epoch
+	// Empty: the node's store has nothing in it, and Raft is to have the node. Else
+	// what the node has from an earlier life of the cluster may contradict Raft's log.
+	Empty bool
+}
+
+// ClaimAnswer is what became of a claim. When nothing has, for the node that was
+// asked does not lead, Leader says who does, as far as it knows.
+type ClaimAnswer struct {
+	Generation    uint64
+	Life          uint32
+	Accepted      bool
+	Leader        ipam.NodeID
+	LeaderAddress string
 }
 
 // JoinRequest is what a node asks that wants to become a member.

@@ -19,7 +19,7 @@ var memberships = map[Membership]peerv1.Membership{
 func standingToPB(s Standing) *peerv1.WhoAmIResponse {
 	return &peerv1.WhoAmIResponse{
 		Membership: memberships[s.Membership], Generation: s.Generation, Subnet: prefixText(s.Subnet),
-		EpochGeneration: s.Epoch.Generation, EpochCounter: s.Epoch.Counter, Draining: s.Draining, Index: s.Index,
+		EpochGeneration: s.Epoch.Generation, EpochCounter: s.Epoch.Counter, Draining: s.Draining, Index: s.Index, Life: s.Life,
 	}
 }
 
@@ -27,7 +27,7 @@ func standingToPB(s Standing) *peerv1.WhoAmIResponse {
 func standingFromPB(m *peerv1.WhoAmIResponse) Standing {
 	s := Standing{
 		Membership: Unknown, Generation: m.GetGeneration(), Epoch: ipam.Epoch{Generation: m.GetEpochGeneration(), Counter: m.GetEpochCounter()},
-		Draining: m.GetDraining(), Index: m.GetIndex(),
+		Draining: m.GetDraining(), Index: m.GetIndex(), Life: m.GetLife(),
 	}
 	s.Subnet, _ = netip.ParsePrefix(m.GetSubnet())
 	for k, v := range memberships {
@@ -36,6 +36,49 @@ func standingFromPB(m *peerv1.WhoAmIResponse) Standing {
 		}
 	}
 	return s
+}
+
+func claimToPB(c Claim) *peerv1.ClaimRequest {
+	return &peerv1.ClaimRequest{
+		Name: c.Name, MachineId: c.MachineID, Address: c.Address, Version: c.Version, Mode: c.Mode.String(),
+		Subnet: prefixText(c.Subnet), EpochGeneration: c.Epoch.Generation, EpochCounter: c.Epoch.Counter, Empty: c.Empty,
+	}
+}
+
+func claimFromPB(m *peerv1.ClaimRequest) (c Claim, err error) {
+	c = Claim{
+		Name: m.GetName(), MachineID: m.GetMachineId(), Address: m.GetAddress(), Version: m.GetVersion(),
+		Epoch: ipam.Epoch{Generation: m.GetEpochGeneration(), Counter: m.GetEpochCounter()}, Empty: m.GetEmpty(),
+	}
+	if c.Mode, err = parseMode(m.GetMode()); err != nil || m.GetSubnet() == "" {
+		return c, err
+	}
+	if c.Subnet, err = netip.ParsePrefix(m.GetSubnet()); err != nil {
+		return c, api.Errorf(api.CodeInvalid, "%q is not a subnet", m.GetSubnet())
+	}
+	return c, nil
+}
+
+func claimAnswerToPB(a ClaimAnswer) *peerv1.ClaimResponse {
+	return &peerv1.ClaimResponse{
+		Generation: a.Generation, Life: a.Life, Accepted: a.Accepted, Leader: string(a.Leader), LeaderAddress: a.LeaderAddress,
+	}
+}
+
+func claimAnswerFromPB(m *peerv1.ClaimResponse) ClaimAnswer {
+	return ClaimAnswer{
+		Generation: m.GetGeneration(), Life: m.GetLife(), Accepted: m.GetAccepted(),
+		Leader: ipam.NodeID(m.GetLeader()), LeaderAddress: m.GetLeaderAddress(),
+	}
+}
+
+func parseMode(text string) (ipam.Mode, error) {
+	for _, m := range []ipam.Mode{ipam.ModeBridge, ipam.ModeRouted} {
+		if text == m.String() {
+			return m, nil
+		}
+	}
+	return 0, api.Errorf(api.CodeInvalid, "mode %q is not known here", text).WithHint("update this cluster first")
 }
 
 func joinToPB(r JoinRequest) *peerv1.JoinRequest {
@@ -68,13 +111,9 @@ func joinFromPB(m *peerv1.JoinRequest) (JoinRequest, error) {
 	if !r.Node.Valid() {
 		return JoinRequest{}, api.Errorf(api.CodeInvalid, "%q is not the id of a node", n.GetId())
 	}
-	switch n.GetMode() {
-	case ipam.ModeBridge.String():
-		r.Mode = ipam.ModeBridge
-	case ipam.ModeRouted.String():
-		r.Mode = ipam.ModeRouted
-	default:
-		return JoinRequest{}, api.Errorf(api.CodeInvalid, "mode %q is not known here", n.GetMode()).WithHint("update this cluster first")
+	var err error
+	if r.Mode, err = parseMode(n.GetMode()); err != nil {
+		return JoinRequest{}, err
 	}
 	if m.GetTime() != nil {
 		r.Time = m.GetTime().AsTime()

@@ -19,11 +19,15 @@ func runAgent(ctx context.Context, cfg config.Config, logger *slog.Logger) (err 
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	raisePriority(logger)
-	n, err := node.New(node.Options{Config: cfg, Version: buildInfo(), Logger: logger})
-	if err != nil {
-		return err
+	for {
+		n, err := node.New(node.Options{Config: cfg, Version: buildInfo(), Logger: logger})
+		if err != nil {
+			return err
+		}
+		if err := n.Run(ctx); !errors.Is(err, node.ErrRestart) || ctx.Err() != nil {
+			return err
+		}
 	}
-	return n.Run(ctx)
 }
 
 // cleanupNode takes everything of ours out of the network namespace that it runs

@@ -154,7 +154,7 @@ func (n *Node) RepairEndpoint(ctx context.Context, ref api.EndpointRef) (api.Rep
 }
 
 // Status implements server.Backend.
-func (n *Node) Status(context.Context) (api.StatusReport, error) {
+func (n *Node) Status(ctx context.Context) (api.StatusReport, error) {
 	p, phase := n.current()
 	r := api.StatusReport{Node: n.id.Name}
 	add := func(name string, state api.CheckState, reason string) {
@@ -179,6 +179,7 @@ func (n *Node) Status(context.Context) (api.StatusReport, error) {
 	p.checkRaft(add)
 	p.checkDisk(add)
 	n.checkMembership(p, add)
+	n.checkReclaim(ctx, p, add)
 	n.checkCertificate(add)
 	p.checkAddresses(add)
 	p.checkEndpoints(add)

@@ -34,6 +34,9 @@ type held struct {
 	Network ipam.Network `json:"network"`
 	Subnet  ipam.Subnet  `json:"subnet"`
 	Address string       `json:"address,omitempty"`
+	// Generation and Life are the era in which that was.
+	Generation uint64 `json:"generation,omitempty"`
+	Life       uint32 `json:"life,omitempty"`
 }
 
 // claim waits until the node is a member and holds a subnet, which it asks for as
@@ -50,7 +53,7 @@ func (n *Node) claim(ctx context.Context, p *parts) (later bool, err error) {
 			p.network, p.subnet = h.Network, h.Subnet
 			return false, n.rememberSubnet(h)
 		case errors.Is(err, ipam.ErrNodeRemoved):
-			n.standing(p, errRemoved)
+			n.standing(p, errRemoved, era{})
 		case refused(err):
 			return false, err
 		case time.Now().After(patience), n.moved(p):
@@ -144,7 +147,8 @@ func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
 			}
 		}
 	})
-	h.Address = member.Address
+	e := p.era()
+	h.Address, h.Generation, h.Life = member.Address, e.generation, e.life
 	if !h.Subnet.Prefix.IsValid() {
 		return h, fmt.Errorf("claim subnet: %w", ipam.ErrSubnetNotFound)
 	}
@@ -173,7 +177,7 @@ func (n *Node) keepClaiming(ctx context.Context, p *parts) error {
 				"has", p.subnet.Prefix, "epoch", p.subnet.Epoch, "gets", h.Subnet.Prefix, "at", h.Subnet.Epoch)
 			return nil
 		case errors.Is(err, ipam.ErrNodeRemoved):
-			n.standing(p, errRemoved)
+			n.standing(p, errRemoved, era{})
 			return nil
 		case refused(err):
 			n.log.Warn("the subnet is not confirmed", "err", err)

@@ -34,30 +34,6 @@ const (
 	silence = 3 * time.Second
 )
 
-// fence is what other nodes have told this one of its membership. The zero value is
-// that of a member.
-type fence struct {
-	mu  sync.Mutex // guards err
-	err error      // errRemoved, errOutdated or nil
-}
-
-func (f *fence) get() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.err
-}
-
-// set notes err and reports whether that is new. A removal is for ever.
-func (f *fence) set(err error) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if errors.Is(f.err, errRemoved) || errors.Is(f.err, err) || f.err == nil && err == nil {
-		return false
-	}
-	f.err = err
-	return true
-}
-
 // guarded are the leases as the agent sees them: an owner that has an address keeps
 // it whatever happens, a new one gets none while barred says why not.
 type guarded struct {
@@ -117,7 +93,7 @@ func (n *Node) ownRecord(p *parts) (err error) {
 func (n *Node) checkMembership(p *parts, add addCheck) {
 	const name = membershipCheck
 	if err := n.cutOff(p); err != nil {
-		add(name, api.Err, err.Error()+": no new endpoints, running containers keep their networks; empty the data directory and join anew")
+		add(name, api.Err, err.Error()+": no new endpoints, running containers keep their networks; "+n.wayBack(err))
 		return
 	}
 	if p.holder != nil {
@@ -134,12 +110,6 @@ func (n *Node) checkMembership(p *parts, add addCheck) {
 		add(name, api.Err, err.Error()+": no new endpoints until a leader is heard, running containers keep their networks")
 		return
 	}
-	var c ipam.Cluster
-	p.store.View(func(s *ipam.State) { c, _ = s.Cluster() })
-	if c.Reclaim {
-		add(name, api.Warn, fmt.Sprintf("generation %d: no subnet is handed out until `stellar cluster end-reclaim`", c.Generation))
-		return
-	}
 	add(name, api.OK, "")
 }
 
@@ -151,11 +121,11 @@ func (n *Node) watchMembership(ctx context.Context, p *parts) error {
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	for {
+		n.review(ctx, p)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			n.review(ctx, p)
 		}
 	}
 }
@@ -165,6 +135,8 @@ func (n *Node) review(ctx context.Context, p *parts) {
 	if errors.Is(n.fence.get(), errRemoved) {
 		return
 	}
+	n.outlive(p)
+	n.report(ctx, p)
 	led, leads := p.led()
 	if led {
 		n.rememberPeers(p)
@@ -174,7 +146,7 @@ func (n *Node) review(ctx context.Context, p *parts) {
 		n.dropRemoved(ctx, p)
 	}
 	if led && !leads {
-		n.standing(p, nil)
+		n.standing(p, nil, era{})
 		return
 	}
 	others := n.others(p)
@@ -185,9 +157,7 @@ func (n *Node) review(ctx context.Context, p *parts) {
 			}
 		}
 	}
-	if !n.ask(ctx, p, others) && led {
-		n.standing(p, nil)
-	}
+	n.ask(ctx, p, others) // that nobody speaks against it takes no fence away: they may be off
 }
 
 // led reports whether a leader was heard lately, and whether this node is it.
@@ -198,8 +168,8 @@ func (p *parts) led() (led, leads bool) {
 }
 
 // standing notes what the cluster thinks of this node.
-func (n *Node) standing(p *parts, err error) {
-	if !n.fence.set(err) || err == nil {
+func (n *Node) standing(p *parts, err error, since era) {
+	if !n.fence.set(err, since) || err == nil {
 		return
 	}
 	n.log.Warn("fenced: no new endpoints, running containers keep their networks", "reason", err)
@@ -223,7 +193,7 @@ func (n *Node) ask(ctx context.Context, p *parts, others map[ipam.NodeID]string)
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	own := p.generation()
+	own := n.lived(p)
 	var tasks sync.WaitGroup
 	var said atomic.Bool
 	for id, address := range others {
@@ -233,9 +203,12 @@ func (n *Node) ask(ctx context.Context, p *parts, others map[ipam.NodeID]string)
 			if err == nil && s.Membership == peerapi.Member {
 				n.announce(ctx, p, c)
 			}
-			if verdict := judge(s, err, own); verdict != nil {
+			if verdict, since := judge(s, err, own); verdict != nil {
 				said.Store(true)
-				n.standing(p, verdict)
+				n.standing(p, verdict, since)
+				if err == nil && errors.Is(verdict, errOutdated) {
+					n.comeBack(ctx, p, c, since)
+				}
 			}
 		})
 	}
@@ -243,21 +216,24 @@ func (n *Node) ask(ctx context.Context, p *parts, others map[ipam.NodeID]string)
 	return said.Load()
 }
 
-// judge reads another node's answer to WhoAmI; nil: it says nothing against us.
-func judge(s peerapi.Standing, err error, generation uint64) error {
+// judge reads another node's answer to WhoAmI; nil: it says nothing against us. since
+// is the era that this node is no part of.
+func judge(s peerapi.Standing, err error, own era) (verdict error, since era) {
+	theirs := era{s.Generation, s.Life}
+	refused, _ := errors.AsType[*peer.RefusedError](err)
 	switch {
 	case errors.Is(err, ipam.ErrNodeRemoved):
-		return errRemoved
-	case errors.Is(err, peer.ErrGeneration):
-		return errOutdated
+		return errRemoved, era{}
+	case errors.Is(err, peer.ErrGeneration) && refused != nil:
+		return errOutdated, eraOf(refused.Generation)
 	case err != nil:
-		return nil
+		return nil, era{}
 	case s.Membership == peerapi.Removed:
-		return errRemoved
-	case s.Membership == peerapi.Unknown && s.Generation > generation && generation > 0:
-		return errOutdated
+		return errRemoved, era{}
+	case s.Membership == peerapi.Unknown && theirs.compare(own) > 0 && own != era{}:
+		return errOutdated, theirs
 	}
-	return nil
+	return nil, era{}
 }
 
 // others are the other nodes' addresses: the members that the replica knows, and
@@ -283,8 +259,8 @@ func (n *Node) others(p *parts) map[ipam.NodeID]string {
 // was itself left behind by one speaks Raft with nobody but those who may take it
 // back: with others that were left behind, it would go on as a second cluster.
 func (n *Node) admit(p *parts, other peer.Peer) error {
-	if err := n.fence.get(); errors.Is(err, errOutdated) && other.Protocol == peer.Raft && other.Generation <= p.generation() {
-		return err
+	if since, left := n.fence.left(); left && other.Protocol == peer.Raft && eraOf(other.Generation).compare(since) < 0 {
+		return errOutdated
 	}
 	return p.admit(other)
 }
@@ -294,7 +270,7 @@ func (p *parts) admit(other peer.Peer) (err error) {
 		return nil
 	}
 	if p.outdated(other) {
-		return fmt.Errorf("generation %d, the cluster is at %d: %w", other.Generation, p.generation(), peer.ErrGeneration)
+		return fmt.Errorf("generation %s, the cluster is at %s: %w", eraOf(other.Generation), p.era(), peer.ErrGeneration)
 	}
 	p.store.View(func(s *ipam.State) {
 		if m, ok := s.Node(other.Node); ok && m.Removed {
@@ -309,7 +285,7 @@ func (p *parts) admit(other peer.Peer) (err error) {
 // 0 is a node that has not read its state yet: it may ask as one that has just joined,
 // but who calls for Raft, to have a vote or to lead, is known to Raft or of the past.
 func (p *parts) outdated(other peer.Peer) bool {
-	if !other.Inbound || other.Generation >= p.generation() || other.Generation == 0 && other.Protocol != peer.Raft {
+	if !other.Inbound || eraOf(other.Generation).compare(p.era()) >= 0 || other.Generation == 0 && other.Protocol != peer.Raft {
 		return false
 	}
 	return !p.inRaft(other.Node)

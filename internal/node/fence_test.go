@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,11 +85,13 @@ func TestFencedNodeBindsNothingNew(t *testing.T) {
 	p.mustPropose(t, ipam.DrainNode{Node: n.id.ID})
 	step("again", api.OK, "", nil)
 	p.mustPropose(t, ipam.RaiseGeneration{Generation: 2})
-	step("reclaiming", api.Warn, "end-reclaim", nil)
+	step("reclaiming", api.OK, "", nil)
 	p.mustPropose(t, ipam.EndReclaim{})
-	n.fence.set(errOutdated)
+	n.fence.set(errOutdated, era{generation: 9})
 	step("outdated", api.Err, "without this node", errOutdated)
-	n.fence.set(nil)
+	n.fence.explain(ipam.ErrWrongNode)
+	step("refused", api.Err, "not taken back: "+ipam.ErrWrongNode.Error(), errOutdated)
+	n.fence.set(nil, era{})
 	p.mustPropose(t, ipam.RemoveNode{Node: n.id.ID, Force: true})
 	step("removed", api.Err, "removed", errRemoved)
 }
@@ -129,25 +132,52 @@ func TestRemovedNodeGoesOn(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	t.Parallel()
+	refused := func(err error, generation uint64) error {
+		return fmt.Errorf("dial: %w", errors.Join(err, &peer.RefusedError{Generation: generation}))
+	}
 	tests := []struct {
 		name     string
 		standing peerapi.Standing
 		err      error
 		want     error
+		since    era
 	}{
-		{"member", peerapi.Standing{Membership: peerapi.Member, Generation: 2}, nil, nil},
-		{"member of a later generation, restored", peerapi.Standing{Membership: peerapi.Member, Generation: 3}, nil, nil},
-		{"removed", peerapi.Standing{Membership: peerapi.Removed}, nil, errRemoved},
-		{"refused as removed", peerapi.Standing{}, fmt.Errorf("dial: %w", ipam.ErrNodeRemoved), errRemoved},
-		{"refused as outdated", peerapi.Standing{}, fmt.Errorf("dial: %w", peer.ErrGeneration), errOutdated},
-		{"unknown to one that lags", peerapi.Standing{Membership: peerapi.Unknown, Generation: 2}, nil, nil},
-		{"unknown to a later generation", peerapi.Standing{Membership: peerapi.Unknown, Generation: 3}, nil, errOutdated},
-		{"no answer", peerapi.Standing{}, context.DeadlineExceeded, nil},
+		{"member", peerapi.Standing{Membership: peerapi.Member, Generation: 2}, nil, nil, era{}},
+		{"member of a later generation, restored", peerapi.Standing{Membership: peerapi.Member, Generation: 3}, nil, nil, era{}},
+		{"removed", peerapi.Standing{Membership: peerapi.Removed}, nil, errRemoved, era{}},
+		{"refused as removed", peerapi.Standing{}, fmt.Errorf("dial: %w", ipam.ErrNodeRemoved), errRemoved, era{}},
+		{"refused as outdated", peerapi.Standing{}, refused(peer.ErrGeneration, era{3, 7}.wire()), errOutdated, era{3, 7}},
+		{"unknown to one that lags", peerapi.Standing{Membership: peerapi.Unknown, Generation: 2, Life: 5}, nil, nil, era{}},
+		{"unknown to a later generation", peerapi.Standing{Membership: peerapi.Unknown, Generation: 3}, nil, errOutdated, era{3, 0}},
+		{"unknown to another survivor, a later one", peerapi.Standing{Membership: peerapi.Unknown, Generation: 2, Life: 6}, nil, errOutdated, era{2, 6}},
+		{"unknown to another survivor, an earlier one", peerapi.Standing{Membership: peerapi.Unknown, Generation: 2, Life: 4}, nil, nil, era{}},
+		{"no answer", peerapi.Standing{}, context.DeadlineExceeded, nil, era{}},
 	}
 	for _, tt := range tests {
-		if got := judge(tt.standing, tt.err, 2); !errors.Is(got, tt.want) || (got == nil) != (tt.want == nil) {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		got, since := judge(tt.standing, tt.err, era{2, 5})
+		if !errors.Is(got, tt.want) || (got == nil) != (tt.want == nil) || since != tt.since {
+			t.Errorf("%s: %v since %s, want %v since %s", tt.name, got, since, tt.want, tt.since)
 		}
+	}
+	later := peerapi.Standing{Membership: peerapi.Unknown, Generation: 3}
+	if got, _ := judge(later, nil, era{}); got != nil {
+		t.Errorf("a node that has just joined: %v", got)
+	}
+}
+
+// TestEraOnTheWire: a greeting of before there were lives says the same as ever.
+func TestEraOnTheWire(t *testing.T) {
+	t.Parallel()
+	for _, e := range []era{{}, {1, 0}, {7, 1}, {1<<32 - 1, 1<<32 - 1}} {
+		if got := eraOf(e.wire()); got != e {
+			t.Errorf("%v arrives as %v", e, got)
+		}
+	}
+	if w := (era{generation: 7}).wire(); w != 7 {
+		t.Errorf("generation 7 is sent as %d", w)
+	}
+	if (era{2, 9}).compare(era{3, 1}) >= 0 || (era{2, 9}).compare(era{2, 1}) <= 0 {
+		t.Error("the generation goes before the life")
 	}
 }
 
@@ -164,7 +194,7 @@ func TestFenceIsForEver(t *testing.T) {
 		{errRemoved, true, errRemoved}, {nil, false, errRemoved}, {errOutdated, false, errRemoved},
 	}
 	for i, s := range steps {
-		if fresh := f.set(s.err); fresh != s.fresh || !errors.Is(f.get(), s.after) {
+		if fresh := f.set(s.err, era{generation: 2}); fresh != s.fresh || !errors.Is(f.get(), s.after) {
 			t.Errorf("step %d: %v, then %v", i, fresh, f.get())
 		}
 	}
@@ -188,6 +218,7 @@ func TestAdmission(t *testing.T) {
 		fenced     error // when this node was itself left behind
 	}{
 		{"present generation", stranger, 3, peer.Raft, true, nil, errOutdated},
+		{"present generation, another life", stranger, era{3, 1}.wire(), peer.API, true, nil, nil},
 		{"joining, without a state", stranger, 0, peer.API, true, nil, nil},
 		{"without a state, unknown, and calls for raft", stranger, 0, peer.Raft, true, peer.ErrGeneration, errOutdated},
 		{"member without a state", n.id.ID, 0, peer.Raft, true, nil, errOutdated},
@@ -200,10 +231,57 @@ func TestAdmission(t *testing.T) {
 	for _, tt := range tests {
 		other := peer.Peer{Identity: pki.Identity{Node: tt.node}, Generation: tt.generation, Protocol: tt.protocol, Inbound: tt.inbound}
 		for verdict, want := range map[error]error{nil: tt.want, errOutdated: tt.fenced} {
-			n.fence.set(verdict)
+			n.fence.set(verdict, era{generation: 4})
 			if err := n.admit(p, other); !errors.Is(err, want) || (err == nil) != (want == nil) {
 				t.Errorf("%s, fence %v: %v, want %v", tt.name, verdict, err, want)
 			}
 		}
+	}
+}
+
+// TestFenceOutlivesTheProcess: a node that was left behind knows it when it starts
+// again, tells nobody that it has a state, and speaks Raft only with the era that it
+// was left behind by; one that has that era is a member again.
+func TestFenceOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
+	n := lone(t)
+	p, stop := n.runStore(t)
+	since := era{2, 7}
+	n.standing(p, errOutdated, since)
+	stop()
+	again, err := New(n.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ = again.runStore(t)
+	if at, left := again.fence.left(); !left || at != since || again.greeting(p) != 0 {
+		t.Fatalf("left behind: %t since %s, greets with %d", left, at, again.greeting(p))
+	}
+	for _, tt := range []struct {
+		era  era
+		want error
+	}{{era{1, 0}, errOutdated}, {era{}, errOutdated}, {era{2, 6}, errOutdated}, {since, nil}, {era{3, 1}, nil}} {
+		other := peer.Peer{Identity: pki.Identity{Node: n.id.ID}, Generation: tt.era.wire(), Protocol: peer.Raft, Inbound: true}
+		if err := again.admit(p, other); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+			t.Errorf("raft of era %s: %v", tt.era, err)
+		}
+	}
+	again.outlive(p)
+	if !errors.Is(again.fence.get(), errOutdated) {
+		t.Error("the old era has taken the fence away")
+	}
+	p.mustPropose(t, ipam.RaiseGeneration{Generation: 3})
+	again.outlive(p)
+	if err := again.fence.get(); err != nil || eraOf(again.greeting(p)) != (era{generation: 3}) {
+		t.Errorf("in the new era: %v", err)
+	}
+	if last, err := New(n.opts); err != nil || last.fence.get() != nil {
+		t.Errorf("after another start: %v, %v", err, last)
+	}
+	if err := os.WriteFile(filepath.Join(n.opts.Config.DataDir, fenceFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(n.opts); !errors.Is(err, errFenceFile) {
+		t.Errorf("with a damaged file: %v", err)
 	}
 }

@@ -66,6 +66,8 @@ type Node struct {
 	broken      error                     // why the store that is there cannot be used; nil: it can, or there is none
 	tls         atomic.Pointer[pki.Store] // nil before the node belongs to a cluster
 	contact     *contact
+	claims      claims
+	restart     chan struct{} // filled when Run is to end with ErrRestart
 
 	mu    sync.Mutex // guards what follows
 	parts *parts     // nil before the node holds its subnet
@@ -107,11 +109,17 @@ func New(opts Options) (*Node, error) {
 	}
 	reg := prometheus.NewRegistry()
 	n := &Node{
-		opts: opts, log: opts.Logger, id: id, reg: reg, initialized: make(chan struct{}),
+		opts: opts, log: opts.Logger, id: id, reg: reg, initialized: make(chan struct{}), restart: make(chan struct{}, 1),
 		proposals: newProposals(reg), repairs: newRepairs(reg),
 	}
 	registerProcess(reg, opts.Version)
 	n.contact = openContact(filepath.Join(opts.Config.DataDir, contactFile), opts.Config.Cluster.ContactLimit.Duration, clocks, n.log)
+	if err := n.fence.load(opts.Config.DataDir); err != nil {
+		return nil, err
+	}
+	if err := n.emptyForReturn(); err != nil {
+		return nil, fmt.Errorf("return to the cluster: %w", err)
+	}
 	n.server = server.New(n, n.log)
 	if err := n.inspect(); err != nil {
 		return nil, err
@@ -132,7 +140,8 @@ func New(opts Options) (*Node, error) {
 func (n *Node) raftDir() string { return filepath.Join(n.opts.Config.DataDir, "raft") }
 
 // Run serves until ctx ends or a part fails, and returns when all parts have
-// ended. Nothing is taken from the kernel: containers keep their networks.
+// ended. Nothing is taken from the kernel: containers keep their networks. After
+// ErrRestart it is to be made anew, and run.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	n.setPhase("starting")
@@ -140,6 +149,14 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	g.Go(func() error { return n.notify(ctx) })
+	g.Go(func() error {
+		select {
+		case <-n.restart:
+			return ErrRestart
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	g.Go(func() error {
 		if err := n.awaitCluster(ctx); err != nil {
 			return err
@@ -201,6 +218,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	})
 	n.servePort(ctx, ended, g, p)
 	n.reg.MustRegister(raftCollector{p.store})
+	g.Go(func() error { return n.awaitReturn(ctx, p) })
 	n.setPhase("waiting for the cluster to confirm this node's subnet")
 	later, err := n.claim(ctx, p)
 	if err != nil {

@@ -135,7 +135,7 @@ func (n *Node) openPort(p *parts) (err error) {
 	}
 	p.port, err = peer.New(peer.Config{
 		Listen: listen, Listener: n.listening.take(listen), Advertise: n.opts.Config.Advertise, TLS: p.tls, Logger: n.log,
-		Generation: p.generation, Admit: func(other peer.Peer) error { return n.admit(p, other) },
+		Generation: func() uint64 { return n.greeting(p) }, Admit: func(other peer.Peer) error { return n.admit(p, other) },
 	})
 	return err
 }

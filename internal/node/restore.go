@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"io"
 
@@ -43,10 +45,17 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) (api.Restored, 
 	return api.Restored{Snapshot: describeSnapshot(done.Snapshot), Generation: generation, Index: done.Index, Backup: done.Backup}, nil
 }
 
+// newLife draws what tells a generation from another of its number; never 0.
+func newLife() uint32 {
+	var raw [4]byte
+	rand.Read(raw[:])
+	return max(1, binary.BigEndian.Uint32(raw[:]))
+}
+
 // nextLife makes the state of the next generation and tells which that is.
 func nextLife(generation *uint64) raftstore.Merge {
 	return func(restored, live *ipam.State) (*ipam.State, error) {
-		next, err := restored.ForRestore(live)
+		next, err := restored.ForRestore(live, newLife())
 		if err != nil {
 			return nil, err
 		}

@@ -183,8 +183,9 @@ func (p *parts) applied(_ uint64, deltas []ipam.Delta) {
 	if m == nil {
 		return
 	}
-	if len(deltas) == 0 {
+	if len(deltas) == 0 { // another state has taken its place
 		m.Changed()
+		p.holder.Audit()
 		return
 	}
 	changed := false

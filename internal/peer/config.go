@@ -36,7 +36,8 @@ type Config struct {
 	TLS       *pki.Store
 	Logger    *slog.Logger // nil: discard
 
-	// Generation returns the cluster's generation as this node knows it; it goes
+	// Generation returns a number for the cluster's generation as this node knows it,
+	// which Admit understands; it goes
 	// into every greeting. nil: 0.
 	Generation func() uint64
 	// Admit is asked about each peer whose certificate is in order, before anything

@@ -125,7 +125,7 @@ func greet(t *tls.Conn, hello greeting, server pki.Identity) (generation uint64,
 		return 0, fmt.Errorf("waiting for the verdict of %s: %w", server, err)
 	}
 	if answer.verdict != codeAccepted {
-		return 0, &RefusedError{Server: server, Text: answer.reason, code: answer.verdict}
+		return 0, &RefusedError{Server: server, Text: answer.reason, Generation: answer.generation, code: answer.verdict}
 	}
 	return answer.generation, nil
 }

@@ -33,7 +33,9 @@ var (
 type RefusedError struct {
 	Server pki.Identity
 	Text   string // the server's own words
-	code   uint8
+	// Generation is the cluster's, as the server knows it (Config.Generation).
+	Generation uint64
+	code       uint8
 }
 
 func (e *RefusedError) Error() string {

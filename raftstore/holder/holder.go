@@ -98,6 +98,10 @@ func (h *Holder) Close() error {
 // now returns monotonic time in nanoseconds.
 func (h *Holder) now() int64 { return int64(h.cfg.Clock.Now().Sub(h.start)) }
 
+// Audit lets Run compare journal and replica now, after the replica was replaced by a
+// restore or caught up with the leader's. It does not block.
+func (h *Holder) Audit() { h.wake() }
+
 // wake lets Run look for work.
 func (h *Holder) wake() {
 	select {

@@ -708,7 +708,9 @@ func (x *IpamReleaseResponse) GetReleased() string {
 }
 
 type IpamCheckRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only the answering node is checked.
+	ThisNode      bool `protobuf:"varint,1,opt,name=this_node,json=thisNode,proto3" json:"this_node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -743,12 +745,21 @@ func (*IpamCheckRequest) Descriptor() ([]byte, []int) {
 	return file_stellar_v1_ipam_proto_rawDescGZIP(), []int{11}
 }
 
+func (x *IpamCheckRequest) GetThisNode() bool {
+	if x != nil {
+		return x.ThisNode
+	}
+	return false
+}
+
 type IpamCheckResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	Checked       int64                  `protobuf:"varint,3,opt,name=checked,proto3" json:"checked,omitempty"`
-	Problems      []*IpamProblem         `protobuf:"bytes,4,rep,name=problems,proto3" json:"problems,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Time     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Node     string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Checked  int64                  `protobuf:"varint,3,opt,name=checked,proto3" json:"checked,omitempty"`
+	Problems []*IpamProblem         `protobuf:"bytes,4,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Each node that was asked.
+	Nodes         []*IpamNodeCheck `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -811,6 +822,74 @@ func (x *IpamCheckResponse) GetProblems() []*IpamProblem {
 	return nil
 }
 
+func (x *IpamCheckResponse) GetNodes() []*IpamNodeCheck {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type IpamNodeCheck struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Node    string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Checked int64                  `protobuf:"varint,2,opt,name=checked,proto3" json:"checked,omitempty"`
+	// Why it was not checked; empty: it was.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IpamNodeCheck) Reset() {
+	*x = IpamNodeCheck{}
+	mi := &file_stellar_v1_ipam_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IpamNodeCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IpamNodeCheck) ProtoMessage() {}
+
+func (x *IpamNodeCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_ipam_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IpamNodeCheck.ProtoReflect.Descriptor instead.
+func (*IpamNodeCheck) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_ipam_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *IpamNodeCheck) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *IpamNodeCheck) GetChecked() int64 {
+	if x != nil {
+		return x.Checked
+	}
+	return 0
+}
+
+func (x *IpamNodeCheck) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type IpamProblem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Stable word for the kind of problem, e.g. "leak".
@@ -819,14 +898,16 @@ type IpamProblem struct {
 	Owner   *Owner `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	// Release with this address and owner would mend it.
-	Releasable    bool `protobuf:"varint,5,opt,name=releasable,proto3" json:"releasable,omitempty"`
+	Releasable bool `protobuf:"varint,5,opt,name=releasable,proto3" json:"releasable,omitempty"`
+	// That found it.
+	Node          string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IpamProblem) Reset() {
 	*x = IpamProblem{}
-	mi := &file_stellar_v1_ipam_proto_msgTypes[13]
+	mi := &file_stellar_v1_ipam_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +919,7 @@ func (x *IpamProblem) String() string {
 func (*IpamProblem) ProtoMessage() {}
 
 func (x *IpamProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_ipam_proto_msgTypes[13]
+	mi := &file_stellar_v1_ipam_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +932,7 @@ func (x *IpamProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpamProblem.ProtoReflect.Descriptor instead.
 func (*IpamProblem) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_ipam_proto_rawDescGZIP(), []int{13}
+	return file_stellar_v1_ipam_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *IpamProblem) GetKind() string {
@@ -887,6 +968,13 @@ func (x *IpamProblem) GetReleasable() bool {
 		return x.Releasable
 	}
 	return false
+}
+
+func (x *IpamProblem) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 var File_stellar_v1_ipam_proto protoreflect.FileDescriptor
@@ -941,13 +1029,19 @@ const file_stellar_v1_ipam_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12'\n" +
 	"\x05owner\x18\x02 \x01(\v2\x11.stellar.v1.OwnerR\x05owner\"1\n" +
 	"\x13IpamReleaseResponse\x12\x1a\n" +
-	"\breleased\x18\x01 \x01(\tR\breleased\"\x12\n" +
-	"\x10IpamCheckRequest\"\xa6\x01\n" +
+	"\breleased\x18\x01 \x01(\tR\breleased\"/\n" +
+	"\x10IpamCheckRequest\x12\x1b\n" +
+	"\tthis_node\x18\x01 \x01(\bR\bthisNode\"\xd7\x01\n" +
 	"\x11IpamCheckResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
 	"\achecked\x18\x03 \x01(\x03R\achecked\x123\n" +
-	"\bproblems\x18\x04 \x03(\v2\x17.stellar.v1.IpamProblemR\bproblems\"\x9e\x01\n" +
+	"\bproblems\x18\x04 \x03(\v2\x17.stellar.v1.IpamProblemR\bproblems\x12/\n" +
+	"\x05nodes\x18\x05 \x03(\v2\x19.stellar.v1.IpamNodeCheckR\x05nodes\"S\n" +
+	"\rIpamNodeCheck\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\achecked\x18\x02 \x01(\x03R\achecked\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xb2\x01\n" +
 	"\vIpamProblem\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12'\n" +
@@ -955,7 +1049,8 @@ const file_stellar_v1_ipam_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1e\n" +
 	"\n" +
 	"releasable\x18\x05 \x01(\bR\n" +
-	"releasable2\xff\x02\n" +
+	"releasable\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node2\xff\x02\n" +
 	"\x04Ipam\x12V\n" +
 	"\vListSubnets\x12\".stellar.v1.IpamListSubnetsRequest\x1a#.stellar.v1.IpamListSubnetsResponse\x12A\n" +
 	"\x04Show\x12\x1b.stellar.v1.IpamShowRequest\x1a\x1c.stellar.v1.IpamShowResponse\x12J\n" +
@@ -975,7 +1070,7 @@ func file_stellar_v1_ipam_proto_rawDescGZIP() []byte {
 	return file_stellar_v1_ipam_proto_rawDescData
 }
 
-var file_stellar_v1_ipam_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_stellar_v1_ipam_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_stellar_v1_ipam_proto_goTypes = []any{
 	(*IpamListSubnetsRequest)(nil),  // 0: stellar.v1.IpamListSubnetsRequest
 	(*IpamListSubnetsResponse)(nil), // 1: stellar.v1.IpamListSubnetsResponse
@@ -990,34 +1085,36 @@ var file_stellar_v1_ipam_proto_goTypes = []any{
 	(*IpamReleaseResponse)(nil),     // 10: stellar.v1.IpamReleaseResponse
 	(*IpamCheckRequest)(nil),        // 11: stellar.v1.IpamCheckRequest
 	(*IpamCheckResponse)(nil),       // 12: stellar.v1.IpamCheckResponse
-	(*IpamProblem)(nil),             // 13: stellar.v1.IpamProblem
-	(*timestamppb.Timestamp)(nil),   // 14: google.protobuf.Timestamp
+	(*IpamNodeCheck)(nil),           // 13: stellar.v1.IpamNodeCheck
+	(*IpamProblem)(nil),             // 14: stellar.v1.IpamProblem
+	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
 }
 var file_stellar_v1_ipam_proto_depIdxs = []int32{
 	2,  // 0: stellar.v1.IpamListSubnetsResponse.subnets:type_name -> stellar.v1.Subnet
 	5,  // 1: stellar.v1.IpamShowResponse.address:type_name -> stellar.v1.Address
 	6,  // 2: stellar.v1.Address.owner:type_name -> stellar.v1.Owner
-	14, // 3: stellar.v1.Address.since:type_name -> google.protobuf.Timestamp
-	14, // 4: stellar.v1.Owner.created:type_name -> google.protobuf.Timestamp
+	15, // 3: stellar.v1.Address.since:type_name -> google.protobuf.Timestamp
+	15, // 4: stellar.v1.Owner.created:type_name -> google.protobuf.Timestamp
 	6,  // 5: stellar.v1.IpamReleaseRequest.owner:type_name -> stellar.v1.Owner
-	14, // 6: stellar.v1.IpamCheckResponse.time:type_name -> google.protobuf.Timestamp
-	13, // 7: stellar.v1.IpamCheckResponse.problems:type_name -> stellar.v1.IpamProblem
-	6,  // 8: stellar.v1.IpamProblem.owner:type_name -> stellar.v1.Owner
-	0,  // 9: stellar.v1.Ipam.ListSubnets:input_type -> stellar.v1.IpamListSubnetsRequest
-	3,  // 10: stellar.v1.Ipam.Show:input_type -> stellar.v1.IpamShowRequest
-	7,  // 11: stellar.v1.Ipam.Reserve:input_type -> stellar.v1.IpamReserveRequest
-	9,  // 12: stellar.v1.Ipam.Release:input_type -> stellar.v1.IpamReleaseRequest
-	11, // 13: stellar.v1.Ipam.Check:input_type -> stellar.v1.IpamCheckRequest
-	1,  // 14: stellar.v1.Ipam.ListSubnets:output_type -> stellar.v1.IpamListSubnetsResponse
-	4,  // 15: stellar.v1.Ipam.Show:output_type -> stellar.v1.IpamShowResponse
-	8,  // 16: stellar.v1.Ipam.Reserve:output_type -> stellar.v1.IpamReserveResponse
-	10, // 17: stellar.v1.Ipam.Release:output_type -> stellar.v1.IpamReleaseResponse
-	12, // 18: stellar.v1.Ipam.Check:output_type -> stellar.v1.IpamCheckResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	15, // 6: stellar.v1.IpamCheckResponse.time:type_name -> google.protobuf.Timestamp
+	14, // 7: stellar.v1.IpamCheckResponse.problems:type_name -> stellar.v1.IpamProblem
+	13, // 8: stellar.v1.IpamCheckResponse.nodes:type_name -> stellar.v1.IpamNodeCheck
+	6,  // 9: stellar.v1.IpamProblem.owner:type_name -> stellar.v1.Owner
+	0,  // 10: stellar.v1.Ipam.ListSubnets:input_type -> stellar.v1.IpamListSubnetsRequest
+	3,  // 11: stellar.v1.Ipam.Show:input_type -> stellar.v1.IpamShowRequest
+	7,  // 12: stellar.v1.Ipam.Reserve:input_type -> stellar.v1.IpamReserveRequest
+	9,  // 13: stellar.v1.Ipam.Release:input_type -> stellar.v1.IpamReleaseRequest
+	11, // 14: stellar.v1.Ipam.Check:input_type -> stellar.v1.IpamCheckRequest
+	1,  // 15: stellar.v1.Ipam.ListSubnets:output_type -> stellar.v1.IpamListSubnetsResponse
+	4,  // 16: stellar.v1.Ipam.Show:output_type -> stellar.v1.IpamShowResponse
+	8,  // 17: stellar.v1.Ipam.Reserve:output_type -> stellar.v1.IpamReserveResponse
+	10, // 18: stellar.v1.Ipam.Release:output_type -> stellar.v1.IpamReleaseResponse
+	12, // 19: stellar.v1.Ipam.Check:output_type -> stellar.v1.IpamCheckResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_stellar_v1_ipam_proto_init() }
@@ -1031,7 +1128,7 @@ func file_stellar_v1_ipam_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_v1_ipam_proto_rawDesc), len(file_stellar_v1_ipam_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

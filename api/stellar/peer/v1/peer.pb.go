@@ -465,7 +465,9 @@ type WhoAmIResponse struct {
 	EpochCounter    uint64 `protobuf:"varint,5,opt,name=epoch_counter,json=epochCounter,proto3" json:"epoch_counter,omitempty"`
 	Draining        bool   `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
 	// Index up to which the answering node has applied.
-	Index         uint64 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`
+	Index uint64 `protobuf:"varint,7,opt,name=index,proto3" json:"index,omitempty"`
+	// Of the generation.
+	Life          uint32 `protobuf:"varint,8,opt,name=life,proto3" json:"life,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -549,6 +551,202 @@ func (x *WhoAmIResponse) GetIndex() uint64 {
 	return 0
 }
 
+func (x *WhoAmIResponse) GetLife() uint32 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
+}
+
+type ClaimRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the caller is registered, or is to be.
+	Name      string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	MachineId string `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	Address   string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Version   string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Mode      string `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`
+	// What the caller holds; empty: nothing.
+	Subnet          string `protobuf:"bytes,6,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	EpochGeneration uint64 `protobuf:"varint,7,opt,name=epoch_generation,json=epochGeneration,proto3" json:"epoch_generation,omitempty"`
+	EpochCounter    uint64 `protobuf:"varint,8,opt,name=epoch_counter,json=epochCounter,proto3" json:"epoch_counter,omitempty"`
+	// The caller's store is empty and waits to be added to Raft.
+	Empty         bool `protobuf:"varint,9,opt,name=empty,proto3" json:"empty,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimRequest) Reset() {
+	*x = ClaimRequest{}
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimRequest) ProtoMessage() {}
+
+func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
+func (*ClaimRequest) Descriptor() ([]byte, []int) {
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ClaimRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClaimRequest) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *ClaimRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ClaimRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ClaimRequest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *ClaimRequest) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *ClaimRequest) GetEpochGeneration() uint64 {
+	if x != nil {
+		return x.EpochGeneration
+	}
+	return 0
+}
+
+func (x *ClaimRequest) GetEpochCounter() uint64 {
+	if x != nil {
+		return x.EpochCounter
+	}
+	return 0
+}
+
+func (x *ClaimRequest) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
+type ClaimResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the answering node's state.
+	Generation uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Life       uint32 `protobuf:"varint,2,opt,name=life,proto3" json:"life,omitempty"`
+	// The claim stands; else ask the leader, if it is known.
+	Accepted      bool   `protobuf:"varint,3,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	LeaderAddress string `protobuf:"bytes,5,opt,name=leader_address,json=leaderAddress,proto3" json:"leader_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimResponse) Reset() {
+	*x = ClaimResponse{}
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimResponse) ProtoMessage() {}
+
+func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
+func (*ClaimResponse) Descriptor() ([]byte, []int) {
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ClaimResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ClaimResponse) GetLife() uint32 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
+}
+
+func (x *ClaimResponse) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+func (x *ClaimResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ClaimResponse) GetLeaderAddress() string {
+	if x != nil {
+		return x.LeaderAddress
+	}
+	return ""
+}
+
 type RenewCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// DER of a PKCS #10 request; it proves that the caller has the key.
@@ -559,7 +757,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +769,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +782,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -604,7 +802,7 @@ type RenewCertificateResponse struct {
 
 func (x *RenewCertificateResponse) Reset() {
 	*x = RenewCertificateResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +814,7 @@ func (x *RenewCertificateResponse) String() string {
 func (*RenewCertificateResponse) ProtoMessage() {}
 
 func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +827,7 @@ func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
 func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RenewCertificateResponse) GetChain() [][]byte {
@@ -647,7 +845,7 @@ type CAKeyRequest struct {
 
 func (x *CAKeyRequest) Reset() {
 	*x = CAKeyRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +857,7 @@ func (x *CAKeyRequest) String() string {
 func (*CAKeyRequest) ProtoMessage() {}
 
 func (x *CAKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +870,7 @@ func (x *CAKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CAKeyRequest.ProtoReflect.Descriptor instead.
 func (*CAKeyRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 type CAKeyResponse struct {
@@ -685,7 +883,7 @@ type CAKeyResponse struct {
 
 func (x *CAKeyResponse) Reset() {
 	*x = CAKeyResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +895,7 @@ func (x *CAKeyResponse) String() string {
 func (*CAKeyResponse) ProtoMessage() {}
 
 func (x *CAKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +908,7 @@ func (x *CAKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CAKeyResponse.ProtoReflect.Descriptor instead.
 func (*CAKeyResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CAKeyResponse) GetKey() []byte {
@@ -740,7 +938,7 @@ const file_stellar_peer_v1_peer_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"\x12\n" +
 	"\x10AnnounceResponse\"\x0f\n" +
-	"\rWhoAmIRequest\"\x87\x02\n" +
+	"\rWhoAmIRequest\"\x9b\x02\n" +
 	"\x0eWhoAmIResponse\x12;\n" +
 	"\n" +
 	"membership\x18\x01 \x01(\x0e2\x1b.stellar.peer.v1.MembershipR\n" +
@@ -752,7 +950,27 @@ const file_stellar_peer_v1_peer_proto_rawDesc = "" +
 	"\x10epoch_generation\x18\x04 \x01(\x04R\x0fepochGeneration\x12#\n" +
 	"\repoch_counter\x18\x05 \x01(\x04R\fepochCounter\x12\x1a\n" +
 	"\bdraining\x18\x06 \x01(\bR\bdraining\x12\x14\n" +
-	"\x05index\x18\a \x01(\x04R\x05index\"+\n" +
+	"\x05index\x18\a \x01(\x04R\x05index\x12\x12\n" +
+	"\x04life\x18\b \x01(\rR\x04life\"\x87\x02\n" +
+	"\fClaimRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x12\n" +
+	"\x04mode\x18\x05 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06subnet\x18\x06 \x01(\tR\x06subnet\x12)\n" +
+	"\x10epoch_generation\x18\a \x01(\x04R\x0fepochGeneration\x12#\n" +
+	"\repoch_counter\x18\b \x01(\x04R\fepochCounter\x12\x14\n" +
+	"\x05empty\x18\t \x01(\bR\x05empty\"\x9e\x01\n" +
+	"\rClaimResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04life\x18\x02 \x01(\rR\x04life\x12\x1a\n" +
+	"\baccepted\x18\x03 \x01(\bR\baccepted\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12%\n" +
+	"\x0eleader_address\x18\x05 \x01(\tR\rleaderAddress\"+\n" +
 	"\x17RenewCertificateRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"0\n" +
 	"\x18RenewCertificateResponse\x12\x14\n" +
@@ -765,13 +983,14 @@ const file_stellar_peer_v1_peer_proto_rawDesc = "" +
 	"\x16MEMBERSHIP_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11MEMBERSHIP_MEMBER\x10\x01\x12\x16\n" +
 	"\x12MEMBERSHIP_REMOVED\x10\x02\x12\x16\n" +
-	"\x12MEMBERSHIP_UNKNOWN\x10\x032\xfa\x03\n" +
+	"\x12MEMBERSHIP_UNKNOWN\x10\x032\xc2\x04\n" +
 	"\x04Peer\x12L\n" +
 	"\aForward\x12\x1f.stellar.peer.v1.ForwardRequest\x1a .stellar.peer.v1.ForwardResponse\x12W\n" +
 	"\n" +
 	"FetchState\x12\".stellar.peer.v1.FetchStateRequest\x1a#.stellar.peer.v1.FetchStateResponse0\x01\x12O\n" +
 	"\bAnnounce\x12 .stellar.peer.v1.AnnounceRequest\x1a!.stellar.peer.v1.AnnounceResponse\x12I\n" +
-	"\x06WhoAmI\x12\x1e.stellar.peer.v1.WhoAmIRequest\x1a\x1f.stellar.peer.v1.WhoAmIResponse\x12g\n" +
+	"\x06WhoAmI\x12\x1e.stellar.peer.v1.WhoAmIRequest\x1a\x1f.stellar.peer.v1.WhoAmIResponse\x12F\n" +
+	"\x05Claim\x12\x1d.stellar.peer.v1.ClaimRequest\x1a\x1e.stellar.peer.v1.ClaimResponse\x12g\n" +
 	"\x10RenewCertificate\x12(.stellar.peer.v1.RenewCertificateRequest\x1a).stellar.peer.v1.RenewCertificateResponse\x12F\n" +
 	"\x05CAKey\x12\x1d.stellar.peer.v1.CAKeyRequest\x1a\x1e.stellar.peer.v1.CAKeyResponseB/Z-stellar.io/stellar/api/stellar/peer/v1;peerv1b\x06proto3"
 
@@ -788,7 +1007,7 @@ func file_stellar_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_stellar_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stellar_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_stellar_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_stellar_peer_v1_peer_proto_goTypes = []any{
 	(Membership)(0),                  // 0: stellar.peer.v1.Membership
 	(*ForwardRequest)(nil),           // 1: stellar.peer.v1.ForwardRequest
@@ -800,10 +1019,12 @@ var file_stellar_peer_v1_peer_proto_goTypes = []any{
 	(*AnnounceResponse)(nil),         // 7: stellar.peer.v1.AnnounceResponse
 	(*WhoAmIRequest)(nil),            // 8: stellar.peer.v1.WhoAmIRequest
 	(*WhoAmIResponse)(nil),           // 9: stellar.peer.v1.WhoAmIResponse
-	(*RenewCertificateRequest)(nil),  // 10: stellar.peer.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil), // 11: stellar.peer.v1.RenewCertificateResponse
-	(*CAKeyRequest)(nil),             // 12: stellar.peer.v1.CAKeyRequest
-	(*CAKeyResponse)(nil),            // 13: stellar.peer.v1.CAKeyResponse
+	(*ClaimRequest)(nil),             // 10: stellar.peer.v1.ClaimRequest
+	(*ClaimResponse)(nil),            // 11: stellar.peer.v1.ClaimResponse
+	(*RenewCertificateRequest)(nil),  // 12: stellar.peer.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil), // 13: stellar.peer.v1.RenewCertificateResponse
+	(*CAKeyRequest)(nil),             // 14: stellar.peer.v1.CAKeyRequest
+	(*CAKeyResponse)(nil),            // 15: stellar.peer.v1.CAKeyResponse
 }
 var file_stellar_peer_v1_peer_proto_depIdxs = []int32{
 	5,  // 0: stellar.peer.v1.FetchStateResponse.end:type_name -> stellar.peer.v1.StateEnd
@@ -812,16 +1033,18 @@ var file_stellar_peer_v1_peer_proto_depIdxs = []int32{
 	3,  // 3: stellar.peer.v1.Peer.FetchState:input_type -> stellar.peer.v1.FetchStateRequest
 	6,  // 4: stellar.peer.v1.Peer.Announce:input_type -> stellar.peer.v1.AnnounceRequest
 	8,  // 5: stellar.peer.v1.Peer.WhoAmI:input_type -> stellar.peer.v1.WhoAmIRequest
-	10, // 6: stellar.peer.v1.Peer.RenewCertificate:input_type -> stellar.peer.v1.RenewCertificateRequest
-	12, // 7: stellar.peer.v1.Peer.CAKey:input_type -> stellar.peer.v1.CAKeyRequest
-	2,  // 8: stellar.peer.v1.Peer.Forward:output_type -> stellar.peer.v1.ForwardResponse
-	4,  // 9: stellar.peer.v1.Peer.FetchState:output_type -> stellar.peer.v1.FetchStateResponse
-	7,  // 10: stellar.peer.v1.Peer.Announce:output_type -> stellar.peer.v1.AnnounceResponse
-	9,  // 11: stellar.peer.v1.Peer.WhoAmI:output_type -> stellar.peer.v1.WhoAmIResponse
-	11, // 12: stellar.peer.v1.Peer.RenewCertificate:output_type -> stellar.peer.v1.RenewCertificateResponse
-	13, // 13: stellar.peer.v1.Peer.CAKey:output_type -> stellar.peer.v1.CAKeyResponse
-	8,  // [8:14] is the sub-list for method output_type
-	2,  // [2:8] is the sub-list for method input_type
+	10, // 6: stellar.peer.v1.Peer.Claim:input_type -> stellar.peer.v1.ClaimRequest
+	12, // 7: stellar.peer.v1.Peer.RenewCertificate:input_type -> stellar.peer.v1.RenewCertificateRequest
+	14, // 8: stellar.peer.v1.Peer.CAKey:input_type -> stellar.peer.v1.CAKeyRequest
+	2,  // 9: stellar.peer.v1.Peer.Forward:output_type -> stellar.peer.v1.ForwardResponse
+	4,  // 10: stellar.peer.v1.Peer.FetchState:output_type -> stellar.peer.v1.FetchStateResponse
+	7,  // 11: stellar.peer.v1.Peer.Announce:output_type -> stellar.peer.v1.AnnounceResponse
+	9,  // 12: stellar.peer.v1.Peer.WhoAmI:output_type -> stellar.peer.v1.WhoAmIResponse
+	11, // 13: stellar.peer.v1.Peer.Claim:output_type -> stellar.peer.v1.ClaimResponse
+	13, // 14: stellar.peer.v1.Peer.RenewCertificate:output_type -> stellar.peer.v1.RenewCertificateResponse
+	15, // 15: stellar.peer.v1.Peer.CAKey:output_type -> stellar.peer.v1.CAKeyResponse
+	9,  // [9:16] is the sub-list for method output_type
+	2,  // [2:9] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name
 	2,  // [2:2] is the sub-list for extension extendee
 	0,  // [0:2] is the sub-list for field type_name
@@ -842,7 +1065,7 @@ func file_stellar_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_peer_v1_peer_proto_rawDesc), len(file_stellar_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,8 @@ const (
 	PeerAnnounceProcedure = "/stellar.peer.v1.Peer/Announce"
 	// PeerWhoAmIProcedure is the fully-qualified name of the Peer's WhoAmI RPC.
 	PeerWhoAmIProcedure = "/stellar.peer.v1.Peer/WhoAmI"
+	// PeerClaimProcedure is the fully-qualified name of the Peer's Claim RPC.
+	PeerClaimProcedure = "/stellar.peer.v1.Peer/Claim"
 	// PeerRenewCertificateProcedure is the fully-qualified name of the Peer's RenewCertificate RPC.
 	PeerRenewCertificateProcedure = "/stellar.peer.v1.Peer/RenewCertificate"
 	// PeerCAKeyProcedure is the fully-qualified name of the Peer's CAKey RPC.
@@ -59,6 +61,9 @@ type PeerClient interface {
 	Announce(context.Context, *v1.AnnounceRequest) (*v1.AnnounceResponse, error)
 	// WhoAmI tells what the cluster thinks of the caller.
 	WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error)
+	// Claim tells the leader what the caller holds, after a restore or a recovery.
+	// A node that the cluster's new life has left behind asks with it to be taken back.
+	Claim(context.Context, *v1.ClaimRequest) (*v1.ClaimResponse, error)
 	// RenewCertificate signs a certificate for the caller's own identity.
 	RenewCertificate(context.Context, *v1.RenewCertificateRequest) (*v1.RenewCertificateResponse, error)
 	// CAKey hands the cluster's key to a server that became a voter.
@@ -100,6 +105,12 @@ func NewPeerClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(peerMethods.ByName("WhoAmI")),
 			connect.WithClientOptions(opts...),
 		),
+		claim: connect.NewClient[v1.ClaimRequest, v1.ClaimResponse](
+			httpClient,
+			baseURL+PeerClaimProcedure,
+			connect.WithSchema(peerMethods.ByName("Claim")),
+			connect.WithClientOptions(opts...),
+		),
 		renewCertificate: connect.NewClient[v1.RenewCertificateRequest, v1.RenewCertificateResponse](
 			httpClient,
 			baseURL+PeerRenewCertificateProcedure,
@@ -121,6 +132,7 @@ type peerClient struct {
 	fetchState       *connect.Client[v1.FetchStateRequest, v1.FetchStateResponse]
 	announce         *connect.Client[v1.AnnounceRequest, v1.AnnounceResponse]
 	whoAmI           *connect.Client[v1.WhoAmIRequest, v1.WhoAmIResponse]
+	claim            *connect.Client[v1.ClaimRequest, v1.ClaimResponse]
 	renewCertificate *connect.Client[v1.RenewCertificateRequest, v1.RenewCertificateResponse]
 	cAKey            *connect.Client[v1.CAKeyRequest, v1.CAKeyResponse]
 }
@@ -157,6 +169,15 @@ func (c *peerClient) WhoAmI(ctx context.Context, req *v1.WhoAmIRequest) (*v1.Who
 	return nil, err
 }
 
+// Claim calls stellar.peer.v1.Peer.Claim.
+func (c *peerClient) Claim(ctx context.Context, req *v1.ClaimRequest) (*v1.ClaimResponse, error) {
+	response, err := c.claim.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RenewCertificate calls stellar.peer.v1.Peer.RenewCertificate.
 func (c *peerClient) RenewCertificate(ctx context.Context, req *v1.RenewCertificateRequest) (*v1.RenewCertificateResponse, error) {
 	response, err := c.renewCertificate.CallUnary(ctx, connect.NewRequest(req))
@@ -187,6 +208,9 @@ type PeerHandler interface {
 	Announce(context.Context, *v1.AnnounceRequest) (*v1.AnnounceResponse, error)
 	// WhoAmI tells what the cluster thinks of the caller.
 	WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error)
+	// Claim tells the leader what the caller holds, after a restore or a recovery.
+	// A node that the cluster's new life has left behind asks with it to be taken back.
+	Claim(context.Context, *v1.ClaimRequest) (*v1.ClaimResponse, error)
 	// RenewCertificate signs a certificate for the caller's own identity.
 	RenewCertificate(context.Context, *v1.RenewCertificateRequest) (*v1.RenewCertificateResponse, error)
 	// CAKey hands the cluster's key to a server that became a voter.
@@ -224,6 +248,12 @@ func NewPeerHandler(svc PeerHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(peerMethods.ByName("WhoAmI")),
 		connect.WithHandlerOptions(opts...),
 	)
+	peerClaimHandler := connect.NewUnaryHandlerSimple(
+		PeerClaimProcedure,
+		svc.Claim,
+		connect.WithSchema(peerMethods.ByName("Claim")),
+		connect.WithHandlerOptions(opts...),
+	)
 	peerRenewCertificateHandler := connect.NewUnaryHandlerSimple(
 		PeerRenewCertificateProcedure,
 		svc.RenewCertificate,
@@ -246,6 +276,8 @@ func NewPeerHandler(svc PeerHandler, opts ...connect.HandlerOption) (string, htt
 			peerAnnounceHandler.ServeHTTP(w, r)
 		case PeerWhoAmIProcedure:
 			peerWhoAmIHandler.ServeHTTP(w, r)
+		case PeerClaimProcedure:
+			peerClaimHandler.ServeHTTP(w, r)
 		case PeerRenewCertificateProcedure:
 			peerRenewCertificateHandler.ServeHTTP(w, r)
 		case PeerCAKeyProcedure:
@@ -273,6 +305,10 @@ func (UnimplementedPeerHandler) Announce(context.Context, *v1.AnnounceRequest) (
 
 func (UnimplementedPeerHandler) WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.peer.v1.Peer.WhoAmI is not implemented"))
+}
+
+func (UnimplementedPeerHandler) Claim(context.Context, *v1.ClaimRequest) (*v1.ClaimResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.peer.v1.Peer.Claim is not implemented"))
 }
 
 func (UnimplementedPeerHandler) RenewCertificate(context.Context, *v1.RenewCertificateRequest) (*v1.RenewCertificateResponse, error) {
