@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -111,4 +112,35 @@ func (a *Agent) Lost(o ipam.Owner, what string) {
 	r.lostUntil = a.now().Add(wait + lostPause)
 	a.mu.Unlock()
 	a.queue.addAfter(key, wait)
+}
+
+// ErrUnproven is returned when it cannot be told whether a container exists.
+var ErrUnproven = errors.New("containerd cannot tell now")
+
+// Exists asks containerd whether o is the owner that its container is now. An error,
+// which wraps ErrUnproven, proves nothing: containerd does not answer, or seems to have
+// lost all that it knew. An attachment without a container exists until its client ends it.
+func (a *Agent) Exists(ctx context.Context, o ipam.Owner) (bool, error) {
+	if ownerless(o) {
+		return a.Knows(o), nil
+	}
+	if a.absenceDoubted() {
+		return false, fmt.Errorf("%w: it lists no container at all, or has just been replaced", ErrUnproven)
+	}
+	c, err := a.cfg.Containers.Look(ctx, keyOf(o))
+	switch {
+	case errors.Is(err, events.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", ErrUnproven, err)
+	}
+	return c.Created.UnixNano() == o.Created, nil
+}
+
+// absenceDoubted reports whether the absence of a record may be that of all records,
+// or nothing was listed yet.
+func (a *Agent) absenceDoubted() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pending == nil || a.doubt.pause() != absentPause
 }

@@ -79,11 +79,23 @@ type IpamReport struct {
 	Node     string        `json:"node"`
 	Checked  int           `json:"checked"` // leases compared
 	Problems []IpamProblem `json:"problems"`
+	// Nodes are those that were asked, by name.
+	Nodes []IpamNodeCheck `json:"nodes"`
+}
+
+// IpamNodeCheck is one node's part in a report.
+type IpamNodeCheck struct {
+	Node    string `json:"node"`
+	Checked int    `json:"checked"`
+	Error   string `json:"error,omitempty"` // why it was not checked
 }
 
 // IpamProblem is one disagreement.
 type IpamProblem struct {
-	Kind    string     `json:"kind"` // stable word, e.g. "leak"
+	// Kind is a stable word: leaked, doubled, orphaned, forgotten, disputed,
+	// unreplicated, unproven or inconsistent.
+	Kind    string     `json:"kind"`
+	Node    string     `json:"node"` // that found it
 	Address netip.Addr `json:"address"`
 	Owner   *Owner     `json:"owner,omitempty"`
 	Message string     `json:"message"`

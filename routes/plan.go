@@ -70,7 +70,7 @@ func plan(w Wants, goals []goal, have table) (add, del []action) {
 	}
 	for k, rs := range have {
 		for _, r := range rs {
-			if !keep[k] && stray(w, r) {
+			if !keep[k] && !w.Reclaim && stray(w, r) {
 				del = append(del, action{Delete, r, routeOf(r)})
 			}
 		}
@@ -148,7 +148,10 @@ func compare(w Wants, goals []goal, have table, failed map[key]error, name func(
 		for _, r := range rs {
 			if !wanted[k] && stray(w, r) {
 				s := Status{Route: routeOf(r), State: Stray, Reason: "bears our mark but is not wanted"}
-				if !w.Complete {
+				switch {
+				case w.Reclaim:
+					s.Reason = "kept until the re-claim has ended: its node may be about to say that it holds the subnet"
+				case !w.Complete:
 					s.Reason = "kept until the cluster's state has been caught up with"
 				}
 				s.Device = name(r.Index)

@@ -106,6 +106,9 @@ type Wants struct {
 	// Complete: the state from which this was made has caught up. Until then
 	// routes are added, but none is changed or removed.
 	Complete bool
+	// Reclaim: nodes that the state has lost may be about to say what they hold. Until
+	// its end no route is removed that nobody is known to want.
+	Reclaim bool
 }
 
 func (w Wants) within(p netip.Prefix) bool { return contains(w.Network, p) }

@@ -143,7 +143,7 @@ func (b *Backend) carried(a netip.Addr) bool {
 }
 
 // Check implements server.Ipam: a lease without an endpoint is a leak.
-func (b *Backend) Check(context.Context) (api.IpamReport, error) {
+func (b *Backend) Check(context.Context, bool) (api.IpamReport, error) {
 	unlock, err := b.begin("Check")
 	defer unlock()
 	if err != nil {
@@ -158,9 +158,10 @@ func (b *Backend) Check(context.Context) (api.IpamReport, error) {
 		r.Checked++
 		if !b.carried(l.Addr) {
 			r.Problems = append(r.Problems, api.IpamProblem{
-				Kind: "leak", Address: l.Addr, Owner: owner(l.Owner), Message: "no such container", Releasable: true,
+				Kind: "leaked", Node: NodeName, Address: l.Addr, Owner: owner(l.Owner), Message: "no such container", Releasable: true,
 			})
 		}
 	}
+	r.Nodes = []api.IpamNodeCheck{{Node: NodeName, Checked: r.Checked}}
 	return r, nil
 }

@@ -224,9 +224,10 @@ func (c *Client) Release(ctx context.Context, r api.Release) (string, error) {
 	return m.GetReleased(), c.fail(ctx, err)
 }
 
-// CheckIpam compares leases, journal, kernel and containerd.
-func (c *Client) CheckIpam(ctx context.Context) (api.IpamReport, error) {
-	m, err := c.ipam.Check(ctx, &stellarv1.IpamCheckRequest{})
+// CheckIpam compares leases, journal, kernel and containerd: of the answering node
+// alone, or of every node of its cluster.
+func (c *Client) CheckIpam(ctx context.Context, thisNode bool) (api.IpamReport, error) {
+	m, err := c.ipam.Check(ctx, &stellarv1.IpamCheckRequest{ThisNode: thisNode})
 	return wire.ToReport(m), c.fail(ctx, err)
 }
 

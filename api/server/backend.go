@@ -71,6 +71,7 @@ type Ipam interface {
 	// "lease" or "quarantine". It refuses, as a conflict, what the kernel still
 	// carries and what is not r.Owner's.
 	Release(ctx context.Context, r api.Release) (released string, err error)
-	// Check changes nothing.
-	Check(ctx context.Context) (api.IpamReport, error)
+	// Check compares what the nodes hold with what they run, and changes nothing. A
+	// node that cannot be asked is named in the report.
+	Check(ctx context.Context, thisNode bool) (api.IpamReport, error)
 }

@@ -73,13 +73,14 @@ func (h ipamHandler) Release(ctx context.Context, m *stellarv1.IpamReleaseReques
 	return &stellarv1.IpamReleaseResponse{Released: released}, nil
 }
 
-func (h ipamHandler) Check(ctx context.Context, _ *stellarv1.IpamCheckRequest) (*stellarv1.IpamCheckResponse, error) {
-	r, err := h.backend.Check(ctx)
+func (h ipamHandler) Check(ctx context.Context, m *stellarv1.IpamCheckRequest) (*stellarv1.IpamCheckResponse, error) {
+	r, err := h.backend.Check(ctx, m.GetThisNode())
 	if err != nil {
 		return nil, rpc.Error(err)
 	}
 	r.Problems = slices.SortedFunc(slices.Values(r.Problems), func(a, b api.IpamProblem) int {
-		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Kind, b.Kind))
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Node, b.Node))
 	})
+	r.Nodes = slices.SortedFunc(slices.Values(r.Nodes), func(a, b api.IpamNodeCheck) int { return cmp.Compare(a.Node, b.Node) })
 	return wire.FromReport(r), nil
 }

@@ -144,7 +144,7 @@ func TestIpamCalls(t *testing.T) {
 		t.Errorf("Release what is carried: %v", err)
 	}
 	b.RemoveEndpoint("web")
-	r, err := c.CheckIpam(ctx)
+	r, err := c.CheckIpam(ctx, false)
 	if err != nil || len(r.Problems) != 1 || !r.Problems[0].Releasable {
 		t.Fatalf("CheckIpam = %+v, %v", r, err)
 	}

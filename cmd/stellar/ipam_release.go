@@ -25,7 +25,8 @@ func (a *app) ipamReleaseCommand() *cobra.Command {
 		Long: "Ends a reservation of exactly this address or block, the lease of this address, or\n" +
 			"the quarantine of this subnet: say that only when its last holder is dead. A lease\n" +
 			"that an interface still carries is refused. With --from-report, releases the\n" +
-			"leaked leases of a report of `ipam check --report`, unless they have changed since.",
+			"leases that a report of `ipam check --report` calls releasable: the node that holds\n" +
+			"each looks again, and one that has been taken up since stays.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || (len(args) == 1) == (c.fromReport != "") {
 				return errors.New("give one address or block, or --from-report F")
@@ -94,7 +95,7 @@ func (c *ipamRelease) wanted(args []string) (wanted []api.Release, action string
 		}
 		wanted = append(wanted, api.Release{Prefix: netip.PrefixFrom(p.Address, p.Address.BitLen()), Owner: p.Owner})
 	}
-	return wanted, fmt.Sprintf("release %d leaked leases that %s names", len(wanted), c.fromReport), nil
+	return wanted, fmt.Sprintf("release %d leases that %s calls releasable", len(wanted), c.fromReport), nil
 }
 
 // releaseAll goes on past what is refused and returns both what was done and
@@ -106,10 +107,10 @@ func releaseAll(ctx context.Context, cl *client.Client, wanted []api.Release) ([
 		was, err := cl.Release(ctx, w)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", api.TargetText(w.Prefix), err))
-			if code := api.CodeOf(err); code == api.CodeUnreachable || code == api.CodeTimeout {
+			if ctx.Err() != nil {
 				break // the others would meet the same
 			}
-			continue
+			continue // another node's may be released
 		}
 		done = append(done, release{Target: api.TargetText(w.Prefix), Released: was})
 	}

@@ -205,7 +205,38 @@ func (n *Node) Release(ctx context.Context, r api.Release) (string, error) {
 	if held, ok := p.holder.LookupAddr(r.Prefix.Addr()); ok {
 		return "lease", n.releaseLease(ctx, p, held.Owner, r)
 	}
+	if r.Owner != nil { // a lease is meant: the replica's alone, or none any more
+		return "lease", n.releaseForgotten(ctx, p, r)
+	}
 	return "reservation", outcome(p.holder.Unreserve(ctx, r.Prefix.Addr()))
+}
+
+// forgottenWait is how long the release of a lease may take that only the replica has:
+// it is proposed by the comparison of the two.
+const forgottenWait = 5 * time.Second
+
+// releaseForgotten ends a lease that only the replica has. It is done by the holder's
+// own comparison, which this only hastens.
+func (n *Node) releaseForgotten(ctx context.Context, p *parts, r api.Release) error {
+	addr := r.Prefix.Addr()
+	ctx, cancel := context.WithTimeout(ctx, forgottenWait)
+	defer cancel()
+	for {
+		var l ipam.Lease
+		p.store.View(func(s *ipam.State) { l, _ = s.Lease(addr) })
+		switch {
+		case l.State != 0 && l.State != ipam.Cooling && !r.Owner.Equal(*owner(l.Owner)):
+			return api.Errorf(api.CodeConflict, "%s has another owner now: %s", addr, l.Owner)
+		case l.State == 0, l.State == ipam.Cooling:
+			return nil
+		}
+		p.holder.Audit()
+		select {
+		case <-ctx.Done():
+			return api.Errorf(api.CodeNoLeader, "%s is not released yet: %w", addr, ctx.Err()).WithHint("it will be when a leader answers")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // releaseElsewhere is Release of what is not an address of this node's subnet: the
@@ -236,7 +267,7 @@ func (p *parts) quarantined(block netip.Prefix) (yes bool) {
 // interface carries is not released: its container still speaks with it.
 func (n *Node) releaseLease(ctx context.Context, p *parts, o ipam.Owner, r api.Release) error {
 	addr := r.Prefix.Addr()
-	if r.Owner != nil && *r.Owner != *owner(o) {
+	if r.Owner != nil && !r.Owner.Equal(*owner(o)) {
 		return api.Errorf(api.CodeConflict, "%s has another owner now: %s", addr, o)
 	}
 	endpoints, err := p.net.List(ctx)
@@ -249,7 +280,11 @@ func (n *Node) releaseLease(ctx context.Context, p *parts, o ipam.Owner, r api.R
 				WithHint("stop the container first")
 		}
 	}
-	if p.agent.Knows(o) {
+	switch exists, err := p.exists(ctx, o); {
+	case err != nil:
+		return api.Errorf(api.CodeConflict, "%s belongs to container %s/%s: %w", addr, o.Namespace, o.ID, err).
+			WithHint("`stellar status` says when containerd answers again")
+	case exists:
 		return api.Errorf(api.CodeConflict, "%s belongs to container %s/%s, which exists", addr, o.Namespace, o.ID).
 			WithHint("delete the container; its address is released with it")
 	}
@@ -264,31 +299,4 @@ func (n *Node) propose(ctx context.Context, p *parts, c ipam.Command) error {
 		return outcome(err)
 	}
 	return results[0].Err
-}
-
-// Check implements server.Backend: leases, journal, kernel and containers,
-// each against the others.
-func (n *Node) Check(ctx context.Context) (api.IpamReport, error) {
-	p, err := n.ready()
-	if err != nil {
-		return api.IpamReport{}, err
-	}
-	endpoints, err := p.net.List(ctx)
-	if err != nil {
-		return api.IpamReport{}, err
-	}
-	replica := map[netip.Addr]ipam.Lease{}
-	var invariant error
-	p.store.View(func(s *ipam.State) {
-		invariant = s.Check()
-		for l := range s.Leases(p.subnet.SubnetKey) {
-			replica[l.Addr] = l
-		}
-	})
-	c := comparison{report: api.IpamReport{Time: time.Now(), Node: n.id.Name, Problems: []api.IpamProblem{}}}
-	if invariant != nil {
-		c.problem("inconsistent", netip.Addr{}, ipam.Owner{}, false, invariant.Error())
-	}
-	c.run(p.holder.All(), replica, endpoints, p.agent.Knows)
-	return c.report, nil
 }

@@ -15,14 +15,14 @@ import (
 type comparison struct{ report api.IpamReport }
 
 func (c *comparison) problem(kind string, a netip.Addr, o ipam.Owner, releasable bool, message string) {
-	p := api.IpamProblem{Kind: kind, Address: a, Message: message, Releasable: releasable}
+	p := api.IpamProblem{Kind: kind, Node: c.report.Node, Address: a, Message: message, Releasable: releasable}
 	if o != (ipam.Owner{}) {
 		p.Owner = owner(o)
 	}
 	c.report.Problems = append(c.report.Problems, p)
 }
 
-func (c *comparison) run(held []holder.Held, replica map[netip.Addr]ipam.Lease, endpoints []netsetup.Endpoint, exists func(ipam.Owner) bool) {
+func (c *comparison) run(held []holder.Held, replica map[netip.Addr]ipam.Lease, endpoints []netsetup.Endpoint, exists func(ipam.Owner) (bool, error)) {
 	inJournal := make(map[netip.Addr]ipam.Owner, len(held))
 	carried := make(map[netip.Addr]ipam.Owner, len(endpoints))
 	for _, e := range endpoints {
@@ -36,8 +36,11 @@ func (c *comparison) run(held []holder.Held, replica map[netip.Addr]ipam.Lease, 
 		inJournal[h.Addr] = h.Owner
 		link, up := carried[h.Addr]
 		l, replicated := replica[h.Addr]
+		there, err := exists(h.Owner)
 		switch {
-		case !exists(h.Owner) && !up:
+		case err != nil && !up:
+			c.problem("unproven", h.Addr, h.Owner, false, fmt.Sprintf("held by %s, and it cannot be told whether that exists: %v", h.Owner, err))
+		case err == nil && !there && !up:
 			c.problem("leaked", h.Addr, h.Owner, true, fmt.Sprintf("held by %s, which does not exist", h.Owner))
 		case up && link != h.Owner:
 			c.problem("doubled", h.Addr, h.Owner, false, fmt.Sprintf("held by %s and carried by %s", h.Owner, link))

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"stellar.io/stellar/agent"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 	"stellar.io/stellar/raftstore/holder"
@@ -38,28 +39,31 @@ func TestComparison(t *testing.T) {
 		replica map[netip.Addr]ipam.Lease
 		links   []netsetup.Endpoint
 		exists  bool
+		doubt   error
 		want    []finding
 	}{
-		{"nothing", nil, nil, nil, false, nil},
-		{"bound", held(a), replicated(a, ipam.Bound), nil, true, nil},
-		{"attached", held(a), replicated(a, ipam.Attached), links(a), true, nil},
-		{"record deleted, still carried", held(a), replicated(a, ipam.Attached), links(a), false, nil},
-		{"cooling", nil, replicated(a, ipam.Cooling), nil, false, nil},
-		{"provisional", []holder.Held{{Addr: ip, Owner: a, Provisional: true}}, nil, links(a), true, nil},
-		{"release not replicated yet", held(b), replicated(a, ipam.Cooling), nil, true, nil},
-		{"leaked", held(a), replicated(a, ipam.Bound), nil, false, []finding{{"leaked", true}}},
-		{"carried by another", held(a), replicated(a, ipam.Attached), links(b), true, []finding{{"doubled", false}}},
-		{"carried twice", held(a), replicated(a, ipam.Attached), links(b, a), true, []finding{{"doubled", false}}},
-		{"not replicated", held(a), nil, nil, true, []finding{{"unreplicated", false}}},
-		{"disputed", held(a), replicated(b, ipam.Bound), nil, true, []finding{{"disputed", false}}},
-		{"orphaned", nil, nil, links(a), false, []finding{{"orphaned", false}}},
-		{"forgotten", nil, replicated(a, ipam.Bound), nil, false, []finding{{"forgotten", true}}},
+		{"nothing", nil, nil, nil, false, nil, nil},
+		{"bound", held(a), replicated(a, ipam.Bound), nil, true, nil, nil},
+		{"attached", held(a), replicated(a, ipam.Attached), links(a), true, nil, nil},
+		{"record deleted, still carried", held(a), replicated(a, ipam.Attached), links(a), false, nil, nil},
+		{"cooling", nil, replicated(a, ipam.Cooling), nil, false, nil, nil},
+		{"provisional", []holder.Held{{Addr: ip, Owner: a, Provisional: true}}, nil, links(a), true, nil, nil},
+		{"release not replicated yet", held(b), replicated(a, ipam.Cooling), nil, true, nil, nil},
+		{"leaked", held(a), replicated(a, ipam.Bound), nil, false, nil, []finding{{"leaked", true}}},
+		{"carried by another", held(a), replicated(a, ipam.Attached), links(b), true, nil, []finding{{"doubled", false}}},
+		{"carried twice", held(a), replicated(a, ipam.Attached), links(b, a), true, nil, []finding{{"doubled", false}}},
+		{"not replicated", held(a), nil, nil, true, nil, []finding{{"unreplicated", false}}},
+		{"disputed", held(a), replicated(b, ipam.Bound), nil, true, nil, []finding{{"disputed", false}}},
+		{"leaked, perhaps", held(a), replicated(a, ipam.Bound), nil, false, agent.ErrUnproven, []finding{{"unproven", false}}},
+		{"carried, and nobody can tell", held(a), replicated(a, ipam.Attached), links(a), false, agent.ErrUnproven, nil},
+		{"orphaned", nil, nil, links(a), false, nil, []finding{{"orphaned", false}}},
+		{"forgotten", nil, replicated(a, ipam.Bound), nil, false, nil, []finding{{"forgotten", true}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var c comparison
-			c.run(tt.held, tt.replica, tt.links, func(ipam.Owner) bool { return tt.exists })
+			c.run(tt.held, tt.replica, tt.links, func(ipam.Owner) (bool, error) { return tt.exists, tt.doubt })
 			var got []finding
 			for _, p := range c.report.Problems {
 				got = append(got, finding{p.Kind, p.Releasable})

@@ -157,7 +157,7 @@ func (p *parts) checkNetwork(add addCheck) {
 // wants returns what this node's routes follow from.
 func (p *parts) wants(id Identity, bridge string) func() routes.Wants {
 	return func() routes.Wants {
-		w := routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: id.Name, Complete: p.confirmed.Load()}
+		w := routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: id.Name, Complete: p.confirmed.Load(), Reclaim: p.reclaiming()}
 		if p.port != nil {
 			w.Address = p.port.Advertise().Addr()
 		}

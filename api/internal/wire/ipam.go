@@ -58,7 +58,10 @@ func FromReport(r api.IpamReport) *stellarv1.IpamCheckResponse {
 	return &stellarv1.IpamCheckResponse{
 		Time: stamp(r.Time), Node: r.Node, Checked: int64(r.Checked),
 		Problems: Each(r.Problems, func(p api.IpamProblem) *stellarv1.IpamProblem {
-			return &stellarv1.IpamProblem{Kind: p.Kind, Address: addrText(p.Address), Owner: FromOwner(p.Owner), Message: text(p.Message), Releasable: p.Releasable}
+			return &stellarv1.IpamProblem{Kind: p.Kind, Address: addrText(p.Address), Owner: FromOwner(p.Owner), Message: text(p.Message), Releasable: p.Releasable, Node: p.Node}
+		}),
+		Nodes: Each(r.Nodes, func(n api.IpamNodeCheck) *stellarv1.IpamNodeCheck {
+			return &stellarv1.IpamNodeCheck{Node: n.Node, Checked: int64(n.Checked), Error: text(n.Error)}
 		}),
 	}
 }
@@ -68,7 +71,10 @@ func ToReport(m *stellarv1.IpamCheckResponse) api.IpamReport {
 	return api.IpamReport{
 		Time: moment(m.GetTime()), Node: m.GetNode(), Checked: int(m.GetChecked()),
 		Problems: Each(m.GetProblems(), func(p *stellarv1.IpamProblem) api.IpamProblem {
-			return api.IpamProblem{Kind: p.GetKind(), Address: addr(p.GetAddress()), Owner: ToOwner(p.GetOwner()), Message: p.GetMessage(), Releasable: p.GetReleasable()}
+			return api.IpamProblem{Kind: p.GetKind(), Address: addr(p.GetAddress()), Owner: ToOwner(p.GetOwner()), Message: p.GetMessage(), Releasable: p.GetReleasable(), Node: p.GetNode()}
+		}),
+		Nodes: Each(m.GetNodes(), func(n *stellarv1.IpamNodeCheck) api.IpamNodeCheck {
+			return api.IpamNodeCheck{Node: n.GetNode(), Checked: int(n.GetChecked()), Error: n.GetError()}
 		}),
 	}
 }
