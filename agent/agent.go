@@ -54,6 +54,8 @@ type Config struct {
 	Hold       Hold         // nil: programs are not held
 	// Dir keeps what was asked for by other means than labels; "": in memory only.
 	Dir string
+	// Boot is the id of the machine's present boot; "": not known.
+	Boot string
 	// IgnoreNamespaces are containerd's that are somebody else's.
 	IgnoreNamespaces []string
 	// Workers bounds how many containers are worked on at once; 0 means 128.
@@ -120,7 +122,7 @@ func New(cfg Config) *Agent {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, now: time.Now, queue: newQueue(), events: newEventLog(),
 		records: map[events.Key]*record{}, hints: map[events.Key]hint{},
-		requests: newRequests(cfg.Dir), adoption: make(chan struct{}), lost: make(chan ipam.Owner, lostBacklog),
+		requests: newRequests(cfg.Dir, cfg.Boot), adoption: make(chan struct{}), lost: make(chan ipam.Owner, lostBacklog),
 		awaited: map[events.Key]*awaited{}, looking: map[events.Key]context.CancelFunc{}, ending: map[events.Key]int{}, attachments: map[ipam.Owner]*attachment{},
 		byNS: map[netsetup.NSID]events.Key{}, adopted: map[ipam.Owner]bool{}, settled: make(chan struct{}),
 	}

@@ -29,6 +29,9 @@ func (a *Agent) adoptOwnerless(o ipam.Owner, e *netsetup.Endpoint) {
 	}
 	held, _ := a.cfg.Leases.Lookup(o)
 	shown := r.face(held.Addr)
+	if e == nil && !r.IPAMOnly && r.NetNS == "" {
+		shown.Reason = reasonNoNamespace
+	}
 	if e != nil {
 		shown.State, shown.Grade, shown.Address, shown.HostIfname = StateAttached, GradeAdopted, e.Addr, e.HostIfname
 		shown.MAC = e.MAC.String()
@@ -46,6 +49,10 @@ func (a *Agent) takeBack(ctx context.Context, r *Request) error {
 	}
 	return a.cfg.Leases.Release(ctx, r.owner())
 }
+
+// reasonNoNamespace is shown of an attachment whose namespace is not known, or was
+// another boot's: its client ends it, and nobody else may take its address.
+const reasonNoNamespace = "its namespace is not known, the machine was started anew; it ends with its client's DEL or GC"
 
 // lostAttachment tries once more to make an interface that has vanished: a client
 // without a container hears of no failure, and nobody else looks.

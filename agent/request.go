@@ -49,6 +49,9 @@ type Request struct {
 	// Down: the network was taken away. By a CNI client: until it asks again, the
 	// address stays the container's. By hand: a label does not bring it back.
 	Down bool `json:"down,omitempty"`
+	// Boot is the id of the boot in which NetNS was given; what it names is another
+	// namespace, or none, after the next.
+	Boot string `json:"boot,omitempty"`
 }
 
 // owner is who holds the address of a request without a container.
@@ -72,13 +75,16 @@ func (r *Request) off() bool { return r != nil && r.Down && r.Source == SourceMa
 
 // requests are kept in memory and, where there is a directory, on disk.
 type requests struct {
-	dir string // "": memory alone
+	dir  string // "": memory alone
+	boot string // the present boot's id; "": not known
 
 	mu  sync.Mutex // guards all
 	all map[string]Request
 }
 
-func newRequests(dir string) *requests { return &requests{dir: dir, all: map[string]Request{}} }
+func newRequests(dir, boot string) *requests {
+	return &requests{dir: dir, boot: boot, all: map[string]Request{}}
+}
 
 const requestSuffix = ".json"
 
@@ -110,6 +116,9 @@ func (s *requests) load() error {
 		if err := json.Unmarshal(data, &r); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
+		if r.Boot != "" && s.boot != "" && r.Boot != s.boot {
+			r.NetNS, r.Boot = "", "" // a kernel's fact, of a kernel that is no more
+		}
 		s.all[r.id()] = r
 	}
 	return nil
@@ -138,6 +147,9 @@ func (s *requests) list(match func(*Request) bool) []Request {
 // put enters r at once and makes it durable beside the caller's work; written
 // says how that ended. One caller at a time has an id.
 func (s *requests) put(r Request) (written <-chan error) {
+	if r.NetNS != "" {
+		r.Boot = s.boot
+	}
 	s.mu.Lock()
 	was, had := s.all[r.id()]
 	s.all[r.id()] = r

@@ -3,6 +3,7 @@ package routes
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -156,6 +157,31 @@ func TestPlan(t *testing.T) {
 				t.Errorf("states (-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+// TestReclaimKeepsRoutes: while nodes that the state has lost may still say what they
+// hold, a wrong route is put right and one that nobody is known to want stays.
+func TestReclaimKeepsRoutes(t *testing.T) {
+	t.Parallel()
+	w := abc()
+	w.Complete, w.Reclaim = true, true
+	goals := desired(w)
+	locate(goals, onLink(goals), ethName)
+	unknown, wrong := via("172.16.12.0/22", "192.0.2.4", eth0), via("172.16.4.0/22", "192.0.2.9", eth0)
+	have := tableOf([]nlx.FIBRoute{network, wrong, routeC, unknown})
+	add, del := plan(w, goals, have)
+	if d := cmp.Diff([]nlx.FIBRoute{routeB}, fibs(add), equate); d != "" || len(del) > 0 {
+		t.Errorf("add (-want +got):\n%s\ndelete %v", d, fibs(del))
+	}
+	for _, s := range compare(w, goals, have, nil, ethName) {
+		if s.Destination == unknown.Dst && (s.State != Stray || !strings.Contains(s.Reason, "re-claim")) {
+			t.Errorf("%+v", s)
+		}
+	}
+	w.Reclaim = false
+	if _, del := plan(w, goals, have); len(del) != 1 || del[0].fib.Dst != unknown.Dst {
+		t.Errorf("after the re-claim: delete %v", fibs(del))
 	}
 }
 

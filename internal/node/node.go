@@ -235,7 +235,8 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	p.hold = n.newHold(func(k events.Key, pid int, at time.Time) { p.agent.Held(k, pid, at) })
 	p.agent = agent.New(agent.Config{
 		NodeName: n.id.Name, Containers: client, Leases: guarded{p.holder, func() error { return n.barred(p) }}, Network: agent.Kernel(p.net),
-		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, requestDir), Hold: holdOf(p.hold),
+		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, requestDir), Boot: clocks().Boot,
+		Hold:             holdOf(p.hold),
 		IgnoreNamespaces: n.opts.Config.Containerd.IgnoreNamespaces,
 	})
 	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
