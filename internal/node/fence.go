@@ -203,7 +203,7 @@ func (n *Node) ask(ctx context.Context, p *parts, others map[ipam.NodeID]string)
 			if err == nil && s.Membership == peerapi.Member {
 				n.announce(ctx, p, c)
 			}
-			if verdict, since := judge(s, err, own); verdict != nil {
+			if since, verdict := judge(s, err, own); verdict != nil {
 				said.Store(true)
 				n.standing(p, verdict, since)
 				if err == nil && errors.Is(verdict, errOutdated) {
@@ -218,22 +218,22 @@ func (n *Node) ask(ctx context.Context, p *parts, others map[ipam.NodeID]string)
 
 // judge reads another node's answer to WhoAmI; nil: it says nothing against us. since
 // is the era that this node is no part of.
-func judge(s peerapi.Standing, err error, own era) (verdict error, since era) {
+func judge(s peerapi.Standing, err error, own era) (since era, verdict error) {
 	theirs := era{s.Generation, s.Life}
 	refused, _ := errors.AsType[*peer.RefusedError](err)
 	switch {
 	case errors.Is(err, ipam.ErrNodeRemoved):
-		return errRemoved, era{}
+		return era{}, errRemoved
 	case errors.Is(err, peer.ErrGeneration) && refused != nil:
-		return errOutdated, eraOf(refused.Generation)
+		return eraOf(refused.Generation), errOutdated
 	case err != nil:
-		return nil, era{}
+		return era{}, nil
 	case s.Membership == peerapi.Removed:
-		return errRemoved, era{}
+		return era{}, errRemoved
 	case s.Membership == peerapi.Unknown && theirs.compare(own) > 0 && own != era{}:
-		return errOutdated, theirs
+		return theirs, errOutdated
 	}
-	return nil, era{}
+	return era{}, nil
 }
 
 // others are the other nodes' addresses: the members that the replica knows, and

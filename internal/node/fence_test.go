@@ -154,13 +154,13 @@ func TestJudge(t *testing.T) {
 		{"no answer", peerapi.Standing{}, context.DeadlineExceeded, nil, era{}},
 	}
 	for _, tt := range tests {
-		got, since := judge(tt.standing, tt.err, era{2, 5})
+		since, got := judge(tt.standing, tt.err, era{2, 5})
 		if !errors.Is(got, tt.want) || (got == nil) != (tt.want == nil) || since != tt.since {
 			t.Errorf("%s: %v since %s, want %v since %s", tt.name, got, since, tt.want, tt.since)
 		}
 	}
 	later := peerapi.Standing{Membership: peerapi.Unknown, Generation: 3}
-	if got, _ := judge(later, nil, era{}); got != nil {
+	if _, got := judge(later, nil, era{}); got != nil {
 		t.Errorf("a node that has just joined: %v", got)
 	}
 }
