@@ -142,5 +142,5 @@ func (a *Agent) Exists(ctx context.Context, o ipam.Owner) (bool, error) {
 func (a *Agent) absenceDoubted() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.pending == nil || a.doubt.pause() != absentPause
+	return a.pending == nil || a.doubt.pause(a.now()) != absentPause
 }
