@@ -11,9 +11,9 @@ GO      := go
 CACHE   := $(CURDIR)/.cache
 export GOFLAGS := -tags=$(TAGS)
 
-UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(nlx|nsx|testx|hold)')
+UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(nlx|nsx|testx|hold)|stellar/packaging$$')
 KERNEL := ./netsetup/... ./routes/... ./internal/nlx/... ./internal/nsx/...
-REAL   := ./events/... ./internal/testx/... ./internal/hold/... ./integration/...
+REAL   := ./events/... ./internal/testx/... ./internal/hold/... ./integration/... ./packaging/...
 
 .PHONY: help
 help: ## List every target
@@ -22,6 +22,19 @@ help: ## List every target
 .PHONY: build
 build: ## Build everything in bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: deb
+deb: build ## Make the Debian package in bin, for this machine's architecture
+	VERSION='$(VERSION)' ./packaging/deb.sh bin bin
+
+.PHONY: reproducible
+reproducible: ## Build programs and package twice, in two places, and compare
+	$(GO) test -count 1 -v -run '^TestReproducible$$' ./packaging
+
+# Not part of `make test`: it asks vuln.go.dev, and what it finds changes by the day.
+.PHONY: govulncheck
+govulncheck: ## Look for known vulnerabilities in what is called (needs the network)
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
 .PHONY: deps
 deps: ## Install what a fresh Debian or Ubuntu lacks (containerd, runc, nftables, iproute2, …)

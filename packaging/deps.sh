@@ -15,7 +15,8 @@ declare -A needs=(
 )
 what=${1:-all}
 case "$what" in
-  all) needs+=([conntrack]=conntrack [crun]=crun [setpriv]=util-linux [unshare]=util-linux [protoc]=protobuf-compiler [iperf3]=iperf3) ;;
+  all) needs+=([conntrack]=conntrack [crun]=crun [setpriv]=util-linux [unshare]=util-linux [protoc]=protobuf-compiler [iperf3]=iperf3
+    [lintian]=lintian [systemd-analyze]=systemd) ;;
   bench) needs+=([iperf3]=iperf3) ;;
   demo) ;;
   *) echo "deps: all, demo or bench, not $what" >&2; exit 2 ;;
