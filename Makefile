@@ -25,6 +25,7 @@ build: ## Build everything in bin
 
 .PHONY: deb
 deb: build ## Make the Debian package in bin, for this machine's architecture
+	rm -f bin/stellar_*.deb
 	VERSION='$(VERSION)' ./packaging/deb.sh bin bin
 
 .PHONY: reproducible
@@ -34,7 +35,7 @@ reproducible: ## Build programs and package twice, in two places, and compare
 # Not part of `make test`: it asks vuln.go.dev, and what it finds changes by the day.
 .PHONY: govulncheck
 govulncheck: ## Look for known vulnerabilities in what is called (needs the network)
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 .PHONY: deps
 deps: ## Install what a fresh Debian or Ubuntu lacks (containerd, runc, nftables, iproute2, …)
