@@ -285,3 +285,58 @@ func TestPlanLeavesLockedAlone(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestMergeEveryConflict: one address, whatever the three witnesses say of it. What
+// the kernel runs beats what is bound, which beats what cools; the journal, which was
+// written first, beats the replica, which may be of before two changes of owner.
+func TestMergeEveryConflict(t *testing.T) {
+	t.Parallel()
+	type word struct {
+		owner string // "": says nothing
+		held  bool
+	}
+	journals := []word{{}, {"x", true}, {"y", true}, {"x", false}, {"y", false}}
+	kernels := []string{"", "x", "y"}
+	cases := 0
+	for _, j := range journals {
+		for _, k := range kernels {
+			for _, r := range []string{"", "x", "y"} {
+				for _, state := range []ipam.LeaseState{ipam.Bound, ipam.Attached, ipam.Cooling} {
+					var records []journal.Record
+					if j.owner != "" {
+						records = []journal.Record{rec(map[bool]journal.Op{true: journal.OpBind, false: journal.OpRelease}[j.held], 2, j.owner, 1)}
+					}
+					var live []Live
+					if k != "" {
+						live = []Live{{host(2), owner(k)}}
+					}
+					have := map[netip.Addr]ipam.Lease{}
+					if r != "" {
+						have = replicaOf(state, 2, r)
+					}
+					want := word{}
+					switch {
+					case k != "":
+						want = word{k, true}
+					case j.owner != "":
+						want = j
+					case r != "":
+						want = word{r, state != ipam.Cooling}
+					}
+					cases++
+					m := merge(mergeSubnet, records, live, have, time.Unix(1, 0))
+					var got word
+					if len(m.leases) == 1 {
+						got = word{m.leases[0].owner.ID, m.leases[0].held}
+					}
+					if got != want || len(m.leases) > 1 || m.err != nil || len(m.leases) == 1 && m.leases[0].attached != (k != "") {
+						t.Errorf("journal %v, kernel %q, replica %q %s: %v, want %v (%v)", j, k, r, state, summary(m), want, m.err)
+					}
+				}
+			}
+		}
+	}
+	if cases != 135 {
+		t.Errorf("%d cases", cases)
+	}
+}
