@@ -32,6 +32,9 @@ type Config struct {
 	// opened. Run closes it.
 	Streams StreamLayer
 	Logger  *slog.Logger // nil: discard
+	// Verified: Open has succeeded before, and nobody else could touch the files since.
+	// It does not read all of them once more.
+	Verified bool
 
 	// AddressOf says where a node is reached now; false: not known, the address in
 	// Raft's configuration counts. It lets a node move without a change of that

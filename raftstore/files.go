@@ -59,7 +59,7 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 // openBolt opens the file of the log and the stable values.
 func openBolt(cfg Config, dir string, create bool) (*sumStore, error) {
 	path := filepath.Join(dir, logFile)
-	if !create {
+	if !create && !cfg.Verified {
 		err := checkBolt(path, cfg.LockTimeout)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -101,7 +101,10 @@ func openOld(cfg Config, f files, dir string) error {
 			return err
 		}
 	}
-	if err := verifyFiles(cfg, f, dir, id); err != nil {
+	if !cfg.Verified {
+		err = verifyFiles(cfg, f, dir, id)
+	}
+	if err != nil {
 		return err
 	}
 	if !f.bolt.old {

@@ -316,3 +316,37 @@ func TestFaultEveryField(t *testing.T) {
 		}
 	}
 }
+
+// TestFaultDamageWhileRunning: an entry that is damaged after it was read once stops the
+// state here; it is an error to whoever asks for it, View goes on, and the next Open
+// refuses.
+func TestFaultDamageWhileRunning(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	mustInit(t, cfg)
+	r := mustRun(t, cfg)
+	mustPropose(t, r.Store, ipam.Envelope{Commands: []ipam.Command{bind(testSubnet(t, r.Store), 2, "x")}})
+	var l raft.Log
+	if err := r.files.bolt.bolt.GetLog(firstIndex, &l); err != nil {
+		t.Fatal(err)
+	}
+	l.Data[0] ^= 1
+	if err := r.files.bolt.bolt.StoreLog(&l); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.files.log.GetLog(firstIndex, &l); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a damaged entry: %v", err)
+	}
+	waitFor(t, func() bool { return r.raft.State() == raft.Shutdown })
+	if err := r.Stats().FSMError; !errors.Is(err, ErrStopped) || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("stats: %v", err)
+	}
+	r.View(func(st *ipam.State) {
+		if _, ok := st.LeaseByOwner(owner("x")); !ok {
+			t.Error("the state is gone")
+		}
+	})
+	r.mustStop(t)
+	if _, err := Open(cfg); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("open: %v", err)
+	}
+}

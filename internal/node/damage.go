@@ -51,6 +51,7 @@ func (n *Node) inspect() error {
 	if err == nil && has {
 		var store *raftstore.Store
 		if store, err = raftstore.Open(n.storeConfig()); err == nil {
+			n.verified = true
 			return store.Close()
 		}
 	}

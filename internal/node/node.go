@@ -63,6 +63,7 @@ type Node struct {
 	initialized chan struct{} // closed when the data directory has a cluster
 	listening   early         // of a node that has just joined
 	fence       fence
+	verified    bool                      // the store was found whole when this process began
 	broken      error                     // why the store that is there cannot be used; nil: it can, or there is none
 	tls         atomic.Pointer[pki.Store] // nil before the node belongs to a cluster
 	contact     *contact
@@ -204,7 +205,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	}
 	cfg := n.storeConfig()
 	n.connect(p, &cfg)
-	cfg.OnApply = p.applied
+	cfg.OnApply, cfg.Verified = p.applied, n.verified
 	if p.store, err = raftstore.Open(cfg); err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
