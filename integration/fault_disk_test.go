@@ -219,6 +219,7 @@ func TestFaultDiskAlone(t *testing.T) {
 		} {
 			fault(b.disks[n])
 			n.reason("store")
+			time.Sleep(3 * time.Second) // it wants to be elected again, in a term that it cannot store
 			b.disks[n].Heal()
 			b.settled()
 		}

@@ -70,7 +70,30 @@ func Mount(backing, dir string) (*Disk, error) {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	d.server = server
+	if err := closeOnExec(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return d, nil
+}
+
+// closeOnExec keeps programs that are started from now on from inheriting the kernel's
+// end of a disk, which the library leaves open to them: when this process is killed, the
+// disk must end with it, and what waits for it.
+func closeOnExec() error {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == "/dev/fuse" {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // Close lets everything go on and unmounts the disk, which nobody may be using. The

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -85,6 +87,15 @@ func TestPowerCut(t *testing.T) {
 		if b, err := os.ReadFile(filepath.Join(at, name)); err != nil || string(b) != name+" 1" {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}
+	}
+}
+
+// TestDiskEndsWithItsProcess: no program that is started inherits the kernel's end.
+func TestDiskEndsWithItsProcess(t *testing.T) {
+	mount(t)
+	out, err := exec.Command("ls", "-l", "/proc/self/fd").Output()
+	if err != nil || strings.Contains(string(out), "/dev/fuse") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
