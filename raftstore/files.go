@@ -68,15 +68,8 @@ func openBolt(cfg Config, dir string, create bool) (*sumStore, error) {
 			return nil, err
 		}
 	}
-	bolt, err := raftboltdb.New(raftboltdb.Options{
-		Path: path,
-		BoltOptions: &bbolt.Options{
-			Timeout:        cfg.LockTimeout, // 0 would wait for ever
-			NoFreelistSync: true,            // the free list is not written with each commit
-			FreelistType:   bbolt.FreelistMapType,
-		},
-		MsgpackUseNewTimeFormat: true,
-	})
+	open := func() (*raftboltdb.BoltStore, error) { return newBolt(cfg, path) }
+	bolt, err := open()
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
@@ -85,7 +78,19 @@ func openBolt(cfg Config, dir string, create bool) (*sumStore, error) {
 	case err != nil:
 		return nil, err
 	}
-	return &sumStore{bolt: bolt, log: cfg.Logger}, nil
+	return &sumStore{open: open, bolt: bolt, log: cfg.Logger}, nil
+}
+
+func newBolt(cfg Config, path string) (*raftboltdb.BoltStore, error) {
+	return raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout:        cfg.LockTimeout, // 0 would wait for ever
+			NoFreelistSync: true,            // the free list is not written with each commit
+			FreelistType:   bbolt.FreelistMapType,
+		},
+		MsgpackUseNewTimeFormat: true,
+	})
 }
 
 // openOld checks the files of a store that was there, and brings those of the first

@@ -30,15 +30,23 @@ import (
 //
 // In a store of the first format entries and values may be without a checksum, until
 // upgrade has given them one; from then on one that has none is damage.
+//
+//   - After a write that failed, bbolt's own notes of which pages are free may be wrong,
+//     and a later write panics: the file is opened anew before anything else is done to it.
 type sumStore struct {
-	bolt *raftboltdb.BoltStore
+	open func() (*raftboltdb.BoltStore, error)
+
+	using sync.RWMutex // held for writing while bolt is replaced
+	bolt  *raftboltdb.BoltStore
+
 	mark *mark
 	old  bool // of the first format
 	log  *slog.Logger
 	busy busySince
 
-	mu      sync.Mutex // guards failing
-	failing error      // of the last write; nil: it succeeded
+	mu        sync.Mutex // guards the block
+	failing   error      // of the last write; nil: it succeeded
+	reopening bool
 }
 
 var (
@@ -104,16 +112,27 @@ func (s *sumStore) Close() error {
 }
 
 // FirstIndex implements raft.LogStore.
-func (s *sumStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
+func (s *sumStore) FirstIndex() (uint64, error) {
+	s.using.RLock()
+	defer s.using.RUnlock()
+	return s.bolt.FirstIndex()
+}
 
 // LastIndex implements raft.LogStore.
-func (s *sumStore) LastIndex() (uint64, error) { return s.bolt.LastIndex() }
+func (s *sumStore) LastIndex() (uint64, error) {
+	s.using.RLock()
+	defer s.using.RUnlock()
+	return s.bolt.LastIndex()
+}
 
 // GetLog implements raft.LogStore. It returns ErrCorrupt for an entry that is not the
 // one that was stored at index.
 func (s *sumStore) GetLog(index uint64, l *raft.Log) error {
 	var got raft.Log
-	switch err := s.bolt.GetLog(index, &got); {
+	s.using.RLock()
+	err := s.bolt.GetLog(index, &got)
+	s.using.RUnlock()
+	switch {
 	case errors.Is(err, raft.ErrLogNotFound):
 		return err
 	case err != nil:
@@ -198,7 +217,9 @@ func (s *sumStore) set(key, value []byte) error {
 // Get implements raft.StableStore. It returns ErrCorrupt for a value that is not the
 // one that was stored. The library knows raft-boltdb's ErrKeyNotFound by its text.
 func (s *sumStore) Get(key []byte) ([]byte, error) {
+	s.using.RLock()
 	b, err := s.bolt.Get(key)
+	s.using.RUnlock()
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +241,7 @@ func (s *sumStore) SetUint64(key []byte, value uint64) error {
 	}
 	defer s.busy.start(time.Now())()
 	for first := true; ; first = false {
-		err := s.setNumber(key, value)
-		s.failed(err)
+		err := s.try(func() error { return s.setNumber(key, value) })
 		if err == nil {
 			return nil
 		}
@@ -259,9 +279,49 @@ func (s *sumStore) GetUint64(key []byte) (uint64, error) {
 
 func (s *sumStore) write(fn func() error) error {
 	defer s.busy.start(time.Now())()
+	return s.try(fn)
+}
+
+// try writes, and returns when the file can be used again.
+func (s *sumStore) try(fn func() error) error {
+	s.using.RLock()
 	err := fn()
+	s.using.RUnlock()
 	s.failed(err)
+	if err != nil && s.open != nil {
+		s.reopen()
+	}
 	return err
+}
+
+// reopen opens the file anew, as often as it takes. Opening it writes to it: when it
+// has succeeded there is room. Until then this node is one whose disk hangs.
+func (s *sumStore) reopen() {
+	s.setReopening(true)
+	defer s.setReopening(false)
+	s.using.Lock()
+	defer s.using.Unlock()
+	if err := s.bolt.Close(); err != nil {
+		s.log.Warn("raft log cannot be closed after a failed write", "error", err)
+	}
+	for first := true; ; first = false {
+		bolt, err := s.open()
+		if err == nil {
+			s.bolt = bolt
+			return
+		}
+		s.failed(err)
+		if first {
+			s.log.Warn("raft log cannot be opened after a failed write, will retry", "error", err)
+		}
+		time.Sleep(termRetry)
+	}
+}
+
+func (s *sumStore) setReopening(on bool) {
+	s.mu.Lock()
+	s.reopening = on
+	s.mu.Unlock()
 }
 
 // failed notes how a write has ended.
@@ -280,8 +340,14 @@ func (s *sumStore) condition(now time.Time) (busy time.Duration, failing error) 
 	return s.busy.age(now), failing
 }
 
-// hung reports whether the disk has not taken a write for hangAfter.
-func (s *sumStore) hung() bool { return s.busy.age(time.Now()) >= hangAfter }
+// hung reports whether the disk has not taken a write for hangAfter, or has refused one
+// and takes no other.
+func (s *sumStore) hung() bool {
+	s.mu.Lock()
+	reopening := s.reopening
+	s.mu.Unlock()
+	return reopening || s.busy.age(time.Now()) >= hangAfter
+}
 
 // stable returns a number of the stable store, 0 when it has none.
 func (s *sumStore) stable(key string) (uint64, error) {
