@@ -24,6 +24,7 @@ func TestAbsenceNeedsAListing(t *testing.T) {
 	withAgent(t, func(b *bed) {
 		b.c.create(events.Key{Namespace: "default", ID: "witness"}, nil)
 		x := b.running("web", networked)
+		b.list()
 		b.a.Connected(false, events.ErrNotConnected)
 		b.silently(func() { b.c.exit(x); b.c.remove(x) })
 		b.a.Connected(true, nil)

@@ -78,7 +78,6 @@ func TestSameNumberAgain(t *testing.T) {
 		b.silently(func() {
 			b.c.exit(x)
 			exit = events.Hint{Key: x.Key, Topic: events.TaskExit, PID: uint32(p.pid), Time: time.Now(), Received: time.Now()}
-			b.wait(time.Second)
 			if b.c.task(x).pid != p.pid {
 				b.Fatal("the number was not used again")
 			}
@@ -113,11 +112,10 @@ func TestWrongEndpointOfDeletedContainer(t *testing.T) {
 		b.c.task(y)
 		b.wait(10 * time.Millisecond)
 		b.wantLinks(1)
-		b.c.remove(y)
-		b.wait(time.Second)
 		b.k.mu.Lock()
 		b.k.fail = nil
 		b.k.mu.Unlock()
+		b.c.remove(y)
 		b.wait(time.Minute)
 		if b.link(y) == nil {
 			b.Error("the task that runs has lost its link")
