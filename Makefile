@@ -85,6 +85,10 @@ test-faults-long: root build ## A part of the suite's long figures, SHARD=1/16: 
 	@[ -n "$(SHARD)" ] || { echo "which part? SHARD=1/16 is the first of sixteen" >&2; exit 2; }
 	$(GO) run ./internal/testx/faultrun -shard $(SHARD)
 
+.PHONY: test-mutations
+test-mutations: ## Break each promise of testdata/mutations in a copy, and see its test fail (needs root)
+	./packaging/mutations.sh
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@f=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$f" ] || { echo "gofmt: $$f" >&2; exit 1; }
