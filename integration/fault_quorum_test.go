@@ -3,17 +3,17 @@ package integration
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // longFaults reports whether the fault tests are to run in their long form.
-func longFaults() bool { return os.Getenv("STELLAR_FAULT_LONG") != "" }
+func longFaults() bool { return faults.Long() }
 
 // withoutQuorum is for how long a node stands alone.
 func withoutQuorum() time.Duration {
@@ -106,7 +106,7 @@ func TestFaultWithoutQuorum(t *testing.T) {
 		n.eventually(time.Minute, n.name+" is ready", func() error { _, err := n.run("status", "--wait", "--timeout", "5s"); return err })
 		n.leased(all...)
 	}
-	t.Logf("%d leases made without a quorum, replicated on all nodes %s after its return", len(fresh), time.Since(back).Round(100*time.Millisecond))
+	faults.Report(t, faults.RealContainerd, "containers started during "+withoutQuorum().String()+" without quorum", "%d attached, all replicated %s after its return, 0 doubled", len(fresh), time.Since(back).Round(100*time.Millisecond))
 	a.eventually(quiet, "nothing is wrong", func() error {
 		if out, err := a.run("ipam", "check"); err != nil {
 			return errors.Join(err, errors.New(out))
