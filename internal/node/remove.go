@@ -33,6 +33,9 @@ func (n *Node) RemoveNode(ctx context.Context, r api.NodeRemoval) (out api.Remov
 			held = sub.SubnetKey
 		}
 	})
+	if id == n.id.ID && errors.Is(n.cutOff(p), errRemoved) {
+		return out, nil // it has left before: what it knows of the cluster is old
+	}
 	if err := p.survives(ctx, id, r.Force); err != nil {
 		return out, err
 	}
