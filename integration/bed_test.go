@@ -85,6 +85,7 @@ type node struct {
 	dir        string // data and run directory of the agent
 	flags      []string
 	build      string // the agent's binary; "": binary
+	agentEnv   []string
 	mayLog     string // an error that the test brings about; "": none
 
 	agent *exec.Cmd
@@ -157,8 +158,8 @@ func (n *node) args(extra ...string) []string {
 	return append(append(args, n.flags...), extra...)
 }
 
-// startAgent starts the agent inside the host and waits until its socket answers.
-func (n *node) startAgent(extra ...string) {
+// launch starts the agent inside the host and waits for nothing.
+func (n *node) launch(extra ...string) {
 	n.t.Helper()
 	out, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -167,13 +168,19 @@ func (n *node) startAgent(extra ...string) {
 	defer out.Close()
 	cmd, start := n.host.Command(cmp.Or(n.build, binary), n.args(extra...)...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Env = append(os.Environ(), raceOptions)
+	cmd.Env = append(append(os.Environ(), raceOptions), n.agentEnv...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := start(); err != nil {
 		n.t.Fatal(err)
 	}
 	n.agent, n.ended = cmd, make(chan error, 1)
 	go func(cmd *exec.Cmd, ended chan error) { ended <- cmd.Wait() }(cmd, n.ended)
+}
+
+// startAgent starts the agent inside the host and waits until its socket answers.
+func (n *node) startAgent(extra ...string) {
+	n.t.Helper()
+	n.launch(extra...)
 	n.eventually(30*time.Second, "the agent answers", func() error {
 		select {
 		case err := <-n.ended:
