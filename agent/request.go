@@ -176,15 +176,21 @@ func (s *requests) write(r Request) error {
 	return err
 }
 
-// drop forgets a request, durably. It is idempotent.
+// drop forgets a request, durably. It is idempotent; after an error the request is
+// known still, so that whoever tries again finds it.
 func (s *requests) drop(id string) error {
+	if _, had := s.get(id); had && s.dir != "" {
+		if err := s.unlink(id); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
-	_, had := s.all[id]
 	delete(s.all, id)
 	s.mu.Unlock()
-	if s.dir == "" || !had {
-		return nil
-	}
+	return nil
+}
+
+func (s *requests) unlink(id string) error {
 	if err := failpoint.Err(failpoint.RequestDrop); err != nil {
 		return err
 	}

@@ -460,3 +460,33 @@ func TestAwait(t *testing.T) {
 		}
 	})
 }
+
+// TestDropFails: a request whose file cannot be removed is known still, and goes with
+// the next attempt.
+func TestDropFails(t *testing.T) {
+	t.Parallel()
+	s := newRequests(t.TempDir())
+	r := Request{Source: SourceCNI, Network: "stellar", ContainerID: "pod-1", Ifname: "eth0"}
+	if err := <-s.put(r); err != nil {
+		t.Fatal(err)
+	}
+	path := s.path(r.id())
+	if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.drop(r.id()); err == nil {
+		t.Error("no error")
+	}
+	if _, ok := s.get(r.id()); !ok {
+		t.Error("forgotten, and still on disk")
+	}
+	if err := errors.Join(os.RemoveAll(path), os.WriteFile(path, nil, 0o600), s.drop(r.id())); err != nil {
+		t.Error(err)
+	}
+	if _, ok := s.get(r.id()); ok {
+		t.Error("not forgotten")
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("on disk: %v", err)
+	}
+}
