@@ -465,7 +465,7 @@ func TestAwait(t *testing.T) {
 // the next attempt.
 func TestDropFails(t *testing.T) {
 	t.Parallel()
-	s := newRequests(t.TempDir())
+	s := newRequests(t.TempDir(), "")
 	r := Request{Source: SourceCNI, Network: "stellar", ContainerID: "pod-1", Ifname: "eth0"}
 	if err := <-s.put(r); err != nil {
 		t.Fatal(err)

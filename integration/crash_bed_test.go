@@ -281,7 +281,7 @@ func (b *crashBed) links(es map[string]endpoint) error {
 func (b *crashBed) leases(cooled bool) error {
 	ctx, cancel := b.ctx()
 	defer cancel()
-	report, err := b.api.CheckIpam(ctx)
+	report, err := b.api.CheckIpam(ctx, true)
 	if err != nil {
 		return err
 	}
