@@ -106,14 +106,14 @@ func (b *bed) run(args ...string) string {
 	return out
 }
 
-// put copies a file into the bed's /tmp and returns its name there.
+// put copies a file into the bed and returns its name there.
 func (b *bed) put(file string) string {
 	b.t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	name := "/tmp/" + filepath.Base(file)
+	name := "/var/lib/stellar-bed/" + filepath.Base(file) // systemd may clear /tmp
 	if err := os.WriteFile(b.path(name), data, 0o755); err != nil {
 		b.t.Fatal(err)
 	}
