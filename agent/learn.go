@@ -91,6 +91,7 @@ func (j *job) learn(c *events.Container, seen time.Time) {
 		wrong := j.alive() && j.proc.PID() == livePID(c.Task) && j.owner.Created != owner.Created
 		wrong = wrong || j.elsewhere()
 		j.strays = append(j.strays, stray{owner: j.owner, endpoint: j.endpoint, wrong: wrong})
+		j.leaveBehind()
 	}
 	j.closeProc()
 	j.unserve(j.record)
@@ -120,6 +121,17 @@ func (j *job) sight(pid int, c *events.Container, seen time.Time) {
 	if first || j.hint.created.After(j.pidSeen) {
 		j.pidSeen = j.hint.created
 	}
+}
+
+// leaveBehind notes that the owner's endpoint goes on serving its namespace without
+// its record: whoever is to be attached there has to ask the kernel.
+func (j *job) leaveBehind() {
+	if j.endpoint == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.adopted[j.owner] = true
 }
 
 // ownerOf is what c holds an address as. What it has, it has as the owner it
