@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"stellar.io/stellar/events"
+	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 )
 
@@ -195,12 +197,19 @@ func (j *job) place(ctx context.Context, f *facts) error {
 	default:
 		f.endpoint = placeOther
 	}
-	if j.claim() && !j.path && !j.shared {
+	left := j.endpoint != nil && slices.ContainsFunc(j.strays, func(s stray) bool { return s.endpoint != nil })
+	if j.claim() && !j.path && !j.shared && !left {
 		return nil
 	}
 	e, ok, err := j.ns.Endpoint(ctx)
 	if err != nil {
 		return fmt.Errorf("look for a shared endpoint: %w", err)
+	}
+	if ok && left && j.trade(e.Owner) {
+		return errLookAgain
+	}
+	if ok && slices.ContainsFunc(j.strays, func(s stray) bool { return s.wrong && s.owner == e.Owner }) {
+		ok = false // it goes before anything is made
 	}
 	if !ok && !j.takeClaim() {
 		return errUnknown
@@ -211,4 +220,22 @@ func (j *job) place(ctx context.Context, f *facts) error {
 	}
 	j.shared = f.foreign
 	return nil
+}
+
+// trade makes a stray with an endpoint the record's owner, and the owner a stray:
+// of several endpoints that an earlier agent left of one container, the one in the
+// present task's namespace is the container's. It reports false for any other owner.
+func (j *job) trade(o ipam.Owner) bool {
+	i := slices.IndexFunc(j.strays, func(s stray) bool { return s.owner == o && s.endpoint != nil })
+	if i < 0 || o.Created != j.owner.Created {
+		return false
+	}
+	s := j.strays[i]
+	j.strays[i] = stray{owner: j.owner, endpoint: j.endpoint}
+	j.leaveBehind()
+	j.closeProc()
+	j.unserve(j.record)
+	j.endpoint, j.grade, j.phases, j.warning, j.shared = s.endpoint, "", nil, "", false
+	j.setOwner(j.record, o)
+	return true
 }

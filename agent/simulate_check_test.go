@@ -112,6 +112,16 @@ func (w *world) addressOf(o ipam.Owner) netip.Addr {
 	return h.Addr
 }
 
+// newcomers reports whether all that live in a namespace came recently.
+func (w *world) newcomers(ns *simNS) bool {
+	for _, p := range w.k.procs {
+		if p.ns == ns && w.time().Sub(p.start) >= recently {
+			return false
+		}
+	}
+	return true
+}
+
 // judgeDetach: a link is taken from a living namespace only where its container
 // does not want it there.
 func (w *world) judgeDetach(o ipam.Owner, l *simLink) {
@@ -121,6 +131,7 @@ func (w *world) judgeDetach(o ipam.Owner, l *simLink) {
 	case x == nil:
 		w.breaks("%s is detached from a living namespace, its container's record is gone", o)
 	case w.now-x.changed < recently, w.unwanted(o, x):
+	case x.proc != nil && x.proc.dead && w.newcomers(l.ns): // nobody lived there when it was looked at
 	case x.proc != nil && (x.proc.ns == l.ns) == (x.Created.UnixNano() == o.Created):
 		w.breaks("%s is detached from its task", o)
 	}
