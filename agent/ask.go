@@ -141,7 +141,10 @@ func up(ino uint64, ifname string) func(Endpoint) (bool, error) {
 		case StateAttached, StateProvisional:
 			return (ino == 0 || e.NetNS == ino) && (ifname == "" || e.Ifname == ifname), nil
 		case StateShared:
-			return true, nil
+			if ifname == "" {
+				return true, nil
+			}
+			return false, &RejectError{Code: "shared", Reason: e.Reason}
 		case StateRejected:
 			return false, &RejectError{Code: "rejected", Reason: e.Reason}
 		}
