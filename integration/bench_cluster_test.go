@@ -47,7 +47,6 @@ func benchCluster(b *testing.B, t *table) {
 	benchLeases(b, t, trio, alone)
 	benchAttaches(b, t, trio, alone)
 	benchIdleCluster(b, t, trio)
-	benchThroughput(b, t, trio)
 	benchFailover(b, t, trio)
 }
 

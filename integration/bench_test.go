@@ -15,6 +15,7 @@ func BenchmarkTable(b *testing.B) {
 		bench func(*testing.B, *table)
 	}{
 		{"Node", benchOneNode}, {"Ready", benchReady}, {"Runtime", benchRuntime}, {"Join", benchJoin}, {"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Cluster", benchCluster},
+		{"Throughput", benchThroughput},
 	} {
 		// Each with an end of its own: what one has started does not slow the next.
 		b.Run(s.name, func(b *testing.B) {

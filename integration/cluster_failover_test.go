@@ -73,6 +73,19 @@ func awaitVoters(t testing.TB, nodes []*node) {
 	})
 }
 
+// allVote waits until three of nodes vote, as they come to by themselves, and promotes
+// the others: whichever three it was, for all joined within moments.
+func allVote(t testing.TB, nodes []*node) {
+	t.Helper()
+	awaitVoters(t, nodes[:min(3, len(nodes))])
+	if len(nodes) > 3 {
+		for _, n := range nodes {
+			nodes[0].cli("raft", "promote", n.name)
+		}
+	}
+	awaitVoters(t, nodes)
+}
+
 var lastUnique int
 
 // unique is a container's name that no other has.

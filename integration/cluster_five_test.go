@@ -46,11 +46,7 @@ func (n *node) commitIndex() (index uint64) {
 // partition only the larger side decides.
 func TestFiveNodes(t *testing.T) {
 	nodes := startCluster(t, 5)
-	awaitVoters(t, nodes[:3]) // so many vote by themselves
-	for _, n := range nodes[3:] {
-		nodes[0].cli("raft", "promote", n.name)
-	}
-	awaitVoters(t, nodes)
+	allVote(t, nodes)
 	eps := map[*node]endpoint{}
 	for _, n := range nodes {
 		n.routed(nodes...)

@@ -87,11 +87,7 @@ func startFaults(t *testing.T, size int, o faultOptions) *faultBed {
 		n.startAgent()
 		n.join(first, first.token())
 	}
-	awaitVoters(t, b.nodes[:min(3, size)])
-	for _, n := range b.nodes[min(3, size):] {
-		first.cli("raft", "promote", n.name)
-	}
-	awaitVoters(t, b.nodes)
+	allVote(t, b.nodes)
 	for _, n := range b.nodes {
 		b.api[n] = n.client()
 		b.steady[n] = n.start(unique("steady-" + n.name))

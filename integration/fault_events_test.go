@@ -42,6 +42,7 @@ func (frameCodec) Name() string { return "proto" }
 type eventTrouble struct {
 	name  string
 	drop  int           // of 100
+	lost  int64         // this one in any case, counted from 1
 	twice bool          // each comes a second time, a little later
 	late  time.Duration // each comes after a random time below that, so in another order
 }
@@ -52,6 +53,7 @@ type containerdProxy struct {
 	conn    *grpc.ClientConn
 	// What happened to events that were not probes.
 	passed, dropped atomic.Int64
+	count           atomic.Int64 // since the trouble began
 	wg              sync.WaitGroup
 }
 
@@ -140,7 +142,7 @@ func (p *containerdProxy) handle(_ any, in grpc.ServerStream) error {
 // fate says when an event arrives, if at all.
 func (p *containerdProxy) fate() (waits []time.Duration) {
 	is := p.trouble.Load()
-	if rand.IntN(100) < is.drop {
+	if nth := p.count.Add(1); nth == is.lost || rand.IntN(100) < is.drop {
 		p.dropped.Add(1)
 		return nil
 	}
@@ -167,17 +169,18 @@ func TestFaultEvents(t *testing.T) {
 	const relist = 30 * time.Second
 	steady := n.start("steady")
 	for _, trouble := range []eventTrouble{
-		{name: "1% dropped", drop: 1},
+		{name: "1% dropped", drop: 1, lost: 1 + rand.Int64N(20)}, // of some 40: one at least
 		{name: "half dropped", drop: 50},
 		{name: "all dropped", drop: 100},
 		{name: "all doubled", twice: true},
 		{name: "all up to 3 s late, in another order", late: 3 * time.Second},
 	} {
 		passed, dropped := proxy.passed.Load(), proxy.dropped.Load()
+		proxy.count.Store(0)
 		proxy.trouble.Store(&trouble)
 		took := n.disorder(fmt.Sprint(trouble.drop), steady)
 		passed, dropped = proxy.passed.Load()-passed, proxy.dropped.Load()-dropped
-		if passed+dropped < 20 || trouble.drop == 100 && passed > 0 || trouble.drop == 0 && dropped > 0 {
+		if passed+dropped < 20 || trouble.drop == 100 && passed > 0 || (trouble.drop > 0) != (dropped > 0) {
 			t.Errorf("%s: %d events passed and %d dropped", trouble.name, passed, dropped)
 		}
 		if limit := relist + 5*time.Second; took > limit {

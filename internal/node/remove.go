@@ -44,10 +44,10 @@ func (n *Node) RemoveNode(ctx context.Context, r api.NodeRemoval) (out api.Remov
 			return out, err
 		}
 	}
-	if !r.Force || id == n.id.ID { // who leaves by force is alive, and force is about its containers
-		if err := n.keepsCAKey(ctx, p, id); err != nil {
-			return out, err
-		}
+	// Who leaves by force is alive, and force is about its containers. Another that is
+	// removed by force may be dead: then its key is taken if it answers after all.
+	if err := n.keepsCAKey(ctx, p, id); err != nil && (!r.Force || id == n.id.ID) {
+		return out, err
 	}
 	failpoint.Hit(failpoint.LeaveHandOver)
 	if err := p.handOver(ctx, id, r.Force); err != nil {
