@@ -54,7 +54,7 @@ demo-down: ## Remove everything that `make demo` made
 	./packaging/demo.sh down
 
 .PHONY: test
-test: deps build lint test-unit test-sim test-kernel test-integration ## Everything that must hold (needs root)
+test: deps build lint test-unit test-sim test-kernel test-integration test-faults ## Everything that must hold (needs root)
 
 .PHONY: root
 root:
