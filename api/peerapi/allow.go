@@ -47,7 +47,7 @@ func nobody(p string) Rule  { return Rule{p, Deny, Deny, Deny, Deny, Deny} }
 // CA's key. One of role node reads, and acts for its own node only, so that a
 // node that was taken over cannot take the others.
 var rules = []Rule{
-	{RaftProtocol, Allow, Deny, Allow, Deny, Deny},
+	{RaftProtocol, Allow, Deny, Deny, Deny, Deny}, // to call; who never votes is called and answers
 
 	{peerv1connect.JoinJoinProcedure, Allow, Allow, Allow, Allow, Allow}, // the token is the right; members pass it on
 

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"stellar.io/stellar/internal/pki"
 )
 
 // serverTLS asks for a certificate and takes any or none: judge decides, so that
@@ -113,7 +115,9 @@ func (p *Port) identify(cs tls.ConnectionState, from netip.Addr, peer *Peer) (er
 	served := false
 	switch peer.Protocol {
 	case Raft:
-		if !peer.Raft {
+		// Who never votes never calls: it answers its leader. And Raft believes whoever
+		// calls, also a member that was taken over.
+		if !peer.Raft || peer.Role != pki.RoleServer {
 			return ErrNoRaft
 		}
 		served = p.raft.Load() != nil

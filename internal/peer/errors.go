@@ -9,7 +9,8 @@ import (
 )
 
 var (
-	// ErrNoRaft is returned when a certificate without the Raft capability is used for Raft.
+	// ErrNoRaft is returned when a certificate without the Raft capability is used for
+	// Raft, and when one of role node is used to call: who never votes never calls.
 	ErrNoRaft = errors.New("certificate does not allow to speak Raft")
 	// ErrWrongNode is returned when another node than the expected one answers.
 	ErrWrongNode = errors.New("another node answers at this address")

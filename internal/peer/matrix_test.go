@@ -64,7 +64,10 @@ func call(p *Port, cert *tls.Certificate, proto Protocol, generation uint64) (ne
 func TestMatrixServer(t *testing.T) {
 	t.Parallel()
 	ca := newCA(clusterA)
+	follower := member(1)
+	follower.Role = pki.RoleNode
 	cases := append(wrongs(ca),
+		wrong{"never votes, and so never calls", signed(ca, follower, time.Now(), 0), ErrNoRaft, Raft},
 		wrong{"removed", signed(ca, member(2), time.Now(), 0), ipam.ErrNodeRemoved, ""},
 		wrong{"lower generation", signed(ca, member(3), time.Now(), 0), ErrGeneration, ""},
 		wrong{"refused for another reason", signed(ca, member(4), time.Now(), 0), ErrRefused, ""},
