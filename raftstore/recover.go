@@ -59,8 +59,8 @@ func Examine(cfg Config) (Survivor, error) {
 // Recover makes the stopped node's store the start of the cluster's next life: its
 // one voter, reached at cfg.Address, with Merge's and Adjust's changes, which must
 // raise the generation. All that its log holds counts as committed. The store is copied first
-// and changed in one step, so Recover may be killed and called again. The nodes that
-// are left must be emptied and join anew. It returns Open's errors or ErrRefused.
+// and changed in one step, so Recover may be killed and called again. The stores of the
+// nodes that are left are of a former life. It returns Open's errors or ErrRefused.
 func Recover(ctx context.Context, cfg Config, opts RecoverOptions) (Recovered, error) {
 	cfg = cfg.withDefaults()
 	f, err := openStopped(cfg)

@@ -92,7 +92,7 @@ func recoverError(err error) error {
 	case errors.Is(err, raftstore.ErrForeign), errors.Is(err, raftstore.ErrVersion), errors.Is(err, raftstore.ErrRefused):
 		return api.Errorf(api.CodeConflict, "%w", err)
 	case errors.Is(err, raftstore.ErrCorrupt):
-		return api.Errorf(api.CodeUnhealthy, "%w", err).WithHint("recover another survivor, or restore a snapshot into a new cluster")
+		return api.Errorf(api.CodeUnhealthy, "%w", err).WithHint("recover another survivor, or this one from a backup of its data directory")
 	}
 	return fmt.Errorf("recover: %w", err)
 }
