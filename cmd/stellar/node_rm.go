@@ -20,7 +20,7 @@ func (a *app) nodeDrainCommand() *cobra.Command {
 	c := &nodeDrain{app: a}
 	cmd := &cobra.Command{
 		Use: "drain NAME", Short: "Keep new endpoints off a node", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNodes,
-		Long: "Containers that run there keep their networks; new ones are rejected until --off.",
+		Long: "Containers that run there keep their networks; new ones get none until --off.",
 	}
 	cmd.Flags().BoolVar(&c.off, "off", false, "let the node have new endpoints again")
 	return a.attach(cmd, c, callTimeout)

@@ -27,9 +27,10 @@ func (a *app) raftRecoverCommand() *cobra.Command {
 		Long: "For a cluster whose voters are mostly gone and will not come back. Stop the agents, run\n" +
 			"`stellar raft recover --dry-run` on every node that is left and choose, of those that\n" +
 			"voted, the one with the highest term and, of those, the highest index. Recovered, it is\n" +
-			"the only voter, in a new generation, and all other nodes are fenced: empty their data\n" +
-			"directories and let them join anew. Running containers keep their networks. The store\n" +
-			"is copied first.",
+			"the only voter, in a new generation. The other nodes are fenced until they reach it; then\n" +
+			"they come back by themselves and claim what they hold, and no subnet is handed out until\n" +
+			"`stellar cluster end-reclaim`. Running containers keep their networks. The store is\n" +
+			"copied first.",
 		Args: cobra.NoArgs,
 	}
 	c.add(cmd, "data-dir", "node-name", "listen", "advertise", "run-dir")
@@ -61,7 +62,7 @@ func (c *raftRecover) Run(ctx context.Context, _ []string, stdout, _ io.Writer) 
 	if c.dryRun {
 		return printRecovery(c.app, stdout, found)
 	}
-	err = c.app.confirm(fmt.Sprintf("make node %s, at term %d and index %d, the only voter of cluster %s: what other nodes had beyond that is lost, and they must join anew",
+	err = c.app.confirm(fmt.Sprintf("make node %s, at term %d and index %d, the only voter of cluster %s: what other nodes had beyond that is lost, and they come back as members of its next generation",
 		found.Node, found.Term, found.Index, found.Cluster))
 	if err != nil {
 		return err
