@@ -107,3 +107,13 @@ bench: bench-deps root build ## Measure a node, a cluster and its peers; one tab
 .PHONY: generate
 generate: ## Make the generated code anew (needs protoc: `make deps`)
 	./packaging/generate.sh
+
+.PHONY: generate-docs
+generate-docs: ## Make the pages of docs anew that follow from the code
+	$(GO) run ./cmd/stellar reference docs
+	$(GO) test -count 1 -run '^TestDocumentation$$' ./api/peerapi -update
+
+.PHONY: docs
+docs: ## The documentation as a site in .cache/site, every warning an error
+	./packaging/deps.sh docs
+	mkdocs build --quiet --strict

@@ -4,6 +4,7 @@
 #   deps.sh          all: packages, and containerd 2.x built from its module
 #   deps.sh demo     only what the demo needs
 #   deps.sh bench    what the benchmark needs
+#   deps.sh docs     what makes a site of the documentation
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,8 +19,9 @@ case "$what" in
   all) needs+=([conntrack]=conntrack [crun]=crun [setpriv]=util-linux [unshare]=util-linux [protoc]=protobuf-compiler [iperf3]=iperf3
     [lintian]=lintian [systemd-analyze]=systemd) ;;
   bench) needs+=([iperf3]=iperf3) ;;
+  docs) needs=([mkdocs]=mkdocs) ;;
   demo) ;;
-  *) echo "deps: all, demo or bench, not $what" >&2; exit 2 ;;
+  *) echo "deps: all, demo, bench or docs, not $what" >&2; exit 2 ;;
 esac
 
 command -v go >/dev/null || { echo "deps: Go is missing; install Go $(sed -n 's/^go //p' go.mod) from https://go.dev/dl or your distribution" >&2; exit 1; }
@@ -28,7 +30,7 @@ missing=()
 for command in "${!needs[@]}"; do
   command -v "$command" >/dev/null || PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needs[$command]}")
 done
-if [ "$what" != demo ] && [ ! -x /usr/lib/cni/host-local ]; then missing+=(containernetworking-plugins); fi
+if [[ $what = all || $what = bench ]] && [ ! -x /usr/lib/cni/host-local ]; then missing+=(containernetworking-plugins); fi
 if [ "${#missing[@]}" -gt 0 ]; then
   readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
   [ "$(id -u)" = 0 ] || { echo "deps: these packages are missing: ${missing[*]}. Run as root: sudo make deps" >&2; exit 1; }
@@ -49,7 +51,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
   rm -f "$log"
 fi
 
-[ "$what" = demo ] && exit 0
+[[ $what = all || $what = bench ]] || exit 0
 # So that no distribution's older CNI plugins are what ours are compared with.
 ./internal/testx/build-cni.sh .cache/cni-1.9.1
 [ "$what" = all ] || exit 0
