@@ -19,23 +19,7 @@ var (
 // TestReliabilityIsHonest: every test and every mutation that docs/reliability.md
 // names exists, and every promise names a test.
 func TestReliabilityIsHonest(t *testing.T) {
-	tests := map[string]bool{}
-	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() && d.Name() == ".cache" {
-			return err
-		}
-		if !strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		text, err := os.ReadFile(path)
-		for _, m := range testFunc.FindAllStringSubmatch(string(text), -1) {
-			tests[m[1]] = true
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	tests := testNames(t)
 	doc, err := os.ReadFile("../../docs/reliability.md")
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +59,29 @@ func TestReliabilityIsHonest(t *testing.T) {
 	if promises < 10 {
 		t.Errorf("%d promises: the table is not read", promises)
 	}
+}
+
+// testNames returns the tests of all packages.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	tests := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() && d.Name() == ".cache" {
+			return err
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range testFunc.FindAllStringSubmatch(string(text), -1) {
+			tests[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tests
 }
 
 func quotedIn(text string, like *regexp.Regexp) (names []string) {
