@@ -242,3 +242,37 @@ func TestDecisionsAreRecorded(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstCommands: README and the first page that a user follows say the same; the
+// tests of the package (TestInstall) type it.
+func TestFirstCommands(t *testing.T) {
+	t.Parallel()
+	readme := commandsAfter(t, "README.md", "Five commands,")
+	if len(readme) != 5 {
+		t.Errorf("README has %d commands: %q", len(readme), readme)
+	}
+	if page := commandsAfter(t, "docs/getting-started.md", "## One machine"); !slices.Equal(page, readme) {
+		t.Errorf("docs/getting-started.md begins with\n%q, README with\n%q", page, readme)
+	}
+}
+
+// commandsAfter returns the lines of the first block after a line that begins with
+// start, without their comments.
+func commandsAfter(t *testing.T, path, start string) (commands []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "\n"+start)
+	_, rest, begins := strings.Cut(rest, "\n```\n")
+	block, _, ends := strings.Cut(rest, "\n```")
+	if !found || !begins || !ends {
+		t.Fatalf("%s: no block after %q", path, start)
+	}
+	for line := range strings.Lines(block) {
+		line, _, _ = strings.Cut(line, "  #")
+		commands = append(commands, strings.TrimSpace(line))
+	}
+	return commands
+}
