@@ -45,6 +45,9 @@ type Backend struct {
 	containers  map[api.ContainerRef]api.Asked
 	attachments map[string]attachment
 	handedOut   int
+
+	logLevel string
+	report   []api.ReportFile
 }
 
 // New returns a backend without a cluster. now nil means time.Now.
@@ -55,7 +58,7 @@ func New(now func() time.Time) *Backend {
 	return &Backend{
 		now: now, state: ipam.New(), changed: make(chan struct{}), broken: map[string][]string{}, fail: map[string]error{},
 		leader: NodeID, voters: map[ipam.NodeID]bool{NodeID: true}, lost: map[ipam.NodeID]bool{}, outOfRaft: map[ipam.NodeID]bool{},
-		containers: map[api.ContainerRef]api.Asked{}, attachments: map[string]attachment{},
+		containers: map[api.ContainerRef]api.Asked{}, attachments: map[string]attachment{}, logLevel: "info",
 	}
 }
 

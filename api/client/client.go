@@ -44,6 +44,7 @@ type Client struct {
 	ipam        stellarv1connect.IpamClient
 	routes      stellarv1connect.RoutesClient
 	raft        stellarv1connect.RaftClient
+	debug       stellarv1connect.DebugClient
 }
 
 // New returns a client for the agent at address. It does not connect yet.
@@ -81,6 +82,7 @@ func newClient(hc connect.HTTPClient, base string) *Client {
 		ipam:        stellarv1connect.NewIpamClient(hc, base, opts...),
 		routes:      stellarv1connect.NewRoutesClient(hc, base, opts...),
 		raft:        stellarv1connect.NewRaftClient(hc, base, opts...),
+		debug:       stellarv1connect.NewDebugClient(hc, base, opts...),
 	}
 }
 

@@ -1,6 +1,8 @@
 package peerapi
 
 import (
+	"slices"
+
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/stellar/peer/v1/peerv1connect"
 	v1 "stellar.io/stellar/api/stellar/v1/stellarv1connect"
@@ -110,6 +112,15 @@ var rules = []Rule{
 	members(v1.RaftHashProcedure),
 	servers(v1.RaftSnapshotSaveProcedure),
 	servers(v1.RaftSnapshotRestoreProcedure),
+
+	// Who looks for a fault of an agent is on its machine.
+	nobody(v1.DebugLogLevelProcedure),
+	nobody(v1.DebugBugreportProcedure),
+}
+
+// Known reports whether a procedure is one of the rules.
+func Known(procedure string) bool {
+	return slices.ContainsFunc(rules, func(r Rule) bool { return r.Procedure == procedure })
 }
 
 // GrantOf returns how far a certificate may go with a procedure; role is

@@ -33,6 +33,7 @@ func procedures() []string {
 		stellarv1.File_stellar_v1_agent_proto, stellarv1.File_stellar_v1_cluster_proto, stellarv1.File_stellar_v1_endpoints_proto,
 		stellarv1.File_stellar_v1_ipam_proto, stellarv1.File_stellar_v1_nodes_proto, stellarv1.File_stellar_v1_raft_proto,
 		stellarv1.File_stellar_v1_routes_proto, stellarv1.File_stellar_v1_attachments_proto,
+		stellarv1.File_stellar_v1_debug_proto,
 	} {
 		for i := range f.Services().Len() {
 			s := f.Services().Get(i)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"stellar.io/stellar/internal/config"
 	"stellar.io/stellar/internal/node"
@@ -12,15 +11,15 @@ import (
 )
 
 // runAgent runs the node in its data directory until ctx ends or a part fails.
-func runAgent(ctx context.Context, cfg config.Config, logger *slog.Logger) (err error) {
-	dir, err := openDataDir(cfg.DataDir)
+func runAgent(ctx context.Context, opts node.Options) (err error) {
+	dir, err := openDataDir(opts.Config.DataDir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	raisePriority(logger)
+	raisePriority(opts.Logger)
 	for {
-		n, err := node.New(node.Options{Config: cfg, Version: buildInfo(), Logger: logger})
+		n, err := node.New(opts)
 		if err != nil {
 			return err
 		}

@@ -9,19 +9,25 @@ import (
 	"syscall"
 
 	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/internal/logs"
 )
 
-// newLogger returns the agent's logger. The journal is told the level of each
-// line by a prefix and adds the time itself.
-func newLogger(w io.Writer, cfg config.Config, getenv func(string) string) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel()}
+// newLogger returns the agent's logger, and what can be asked of it and changed
+// while it runs. The journal is told the level of each line by a prefix and adds the
+// time itself.
+func newLogger(w io.Writer, cfg config.Config, getenv func(string) string) (*slog.Logger, *logs.Log) {
+	kept := logs.New(cfg.LogLevel())
+	opts := &slog.HandlerOptions{Level: kept.Leveler()}
+	var h slog.Handler
 	switch {
 	case cfg.Log.Format == config.FormatJSON:
-		return slog.New(slog.NewJSONHandler(w, opts))
+		h = slog.NewJSONHandler(w, opts)
 	case cfg.Log.Format == config.FormatAuto && isJournal(w, getenv("JOURNAL_STREAM")):
-		return slog.New(newJournalHandler(w, opts))
+		h = newJournalHandler(w, opts)
+	default:
+		h = slog.NewTextHandler(w, opts)
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(kept.Handler(h)), kept
 }
 
 // isJournal reports whether w is the stream that systemd names in

@@ -26,7 +26,8 @@ func TestJournalLines(t *testing.T) {
 	}
 	st := info.Sys().(*syscall.Stat_t)
 	env := func(string) string { return fmt.Sprintf("%d:%d", st.Dev, st.Ino) }
-	log := newLogger(f, config.DefaultConfig(), env).With("component", "x")
+	logger, _ := newLogger(f, config.DefaultConfig(), env)
+	log := logger.With("component", "x")
 	log.Debug("no")
 	log.Info("attached", "ms", 3)
 	log.WithGroup("g").Warn("again", "level", "mine")
@@ -59,7 +60,8 @@ func TestLogFormats(t *testing.T) {
 			cfg := config.DefaultConfig()
 			cfg.Log.Format, cfg.Log.Level = tt.format, tt.level
 			var buf bytes.Buffer
-			newLogger(&buf, cfg, func(string) string { return tt.env }).Info("hello")
+			log, _ := newLogger(&buf, cfg, func(string) string { return tt.env })
+			log.Info("hello")
 			if got := buf.String(); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
 				t.Errorf("line = %q, want %q…", got, tt.want)
 			}
