@@ -142,7 +142,9 @@ func (a *Agent) raise(ctx context.Context, r *Request, ns Process) (Endpoint, er
 	o := r.owner()
 	clock := stopwatch{now: a.now}
 	clock.start(hint{})
+	begin := a.now()
 	held, err := a.cfg.Leases.Bind(ctx, holder.BindRequest{Owner: o, Want: r.Address, Hostname: r.Hostname})
+	a.cfg.Metrics.allocated(a.now().Sub(begin), held.Provisional, err)
 	clock.lap("lease")
 	if err != nil {
 		return Endpoint{}, bindError(err, r.Address)
@@ -169,7 +171,7 @@ func (a *Agent) raise(ctx context.Context, r *Request, ns Process) (Endpoint, er
 		made, timing, err = ns.Attach(ctx, spec)
 	}
 	if err != nil {
-		a.cfg.Metrics.attached("error", nil)
+		a.cfg.Metrics.attached(r.Source, "error", nil)
 		return Endpoint{}, attachError(err, spec.Ifname)
 	}
 	if err := failpoint.Err(failpoint.AttachmentUp); err != nil {
@@ -181,7 +183,7 @@ func (a *Agent) raise(ctx context.Context, r *Request, ns Process) (Endpoint, er
 	e.MAC, e.HostIfname, e.Phases = made.MAC.String(), made.HostIfname, clock.phases
 	a.log.Info("endpoint attached", "container", e.Key, "ip", e.Address, "host_if", e.HostIfname, "grade", e.Grade, "total", clock.total())
 	a.cfg.Metrics.ready(e.Grade)
-	a.cfg.Metrics.attached("attached", append(clock.phases, Phase{"total", clock.total()}))
+	a.cfg.Metrics.attached(e.Source, "attached", append(clock.phases, Phase{"total", clock.total()}))
 	a.Record("attached", e.Key.String(), e.Address.String()+" on "+e.HostIfname)
 	return e, nil
 }
@@ -277,8 +279,8 @@ func (a *Agent) delPath(ctx context.Context, r Request) (found bool, err error) 
 	if !asked && !held && !shown {
 		return false, nil
 	}
-	if err := a.cfg.Network.Detach(ctx, o); err != nil {
-		return true, fmt.Errorf("detach: %w", err)
+	if err := a.unlink(ctx, o); err != nil {
+		return true, err
 	}
 	if err := failpoint.Err(failpoint.AttachmentDetached); err != nil {
 		return true, err
@@ -292,7 +294,6 @@ func (a *Agent) delPath(ctx context.Context, r Request) (found bool, err error) 
 	a.mu.Lock()
 	delete(a.attachments, o)
 	a.mu.Unlock()
-	a.cfg.Metrics.detached()
 	a.Record("detach", o.Namespace+"/"+o.ID, "taken down by its CNI client")
 	a.AddressFreed()
 	return true, a.requests.drop(r.id())

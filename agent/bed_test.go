@@ -255,15 +255,16 @@ func (b *bed) counted(name, label string) int {
 	if err != nil {
 		b.Fatal(err)
 	}
+	n := 0
 	for _, f := range families {
 		if f.GetName() != name {
 			continue
 		}
 		for _, m := range f.GetMetric() {
 			if l := m.GetLabel(); len(l) == 0 && label == "" || len(l) > 0 && l[0].GetValue() == label {
-				return int(m.GetCounter().GetValue()+m.GetGauge().GetValue()) + int(m.GetHistogram().GetSampleCount())
+				n += int(m.GetCounter().GetValue()+m.GetGauge().GetValue()) + int(m.GetHistogram().GetSampleCount())
 			}
 		}
 	}
-	return 0
+	return n
 }

@@ -313,7 +313,14 @@ func TestMetrics(t *testing.T) {
 			{"stellar_attach_total", "adopted", 0},
 			{"stellar_attach_total", "error", 0},
 			{"stellar_attach_duration_seconds", "total", 1},
-			{"stellar_detach_total", "", 1},
+			{"stellar_detach_total", "ok", 1},
+			{"stellar_detach_total", "error", 0},
+			{"stellar_detach_duration_seconds", "", 1},
+			{"stellar_ipam_allocate_duration_seconds", "ok", 1},
+			{"stellar_reconcile_actions_total", "bind", 1},
+			{"stellar_reconcile_actions_total", "attach", 1},
+			{"stellar_reconcile_actions_total", "detach", 1},
+			{"stellar_reconcile_queue", "working", 0},
 			{"stellar_events_received_total", "/tasks/create", 2},
 			{"stellar_events_received_total", "/tasks/start", 3},
 			{"stellar_event_lag_seconds", "", 8},
@@ -332,6 +339,9 @@ func TestMetrics(t *testing.T) {
 		for _, f := range families {
 			if f.GetName() == "stellar_endpoints" {
 				for _, m := range f.GetMetric() {
+					if m.GetGauge().GetValue() == 0 {
+						continue
+					}
 					states += fmt.Sprintf("%s %s %v; ", m.GetLabel()[0].GetValue(), m.GetLabel()[1].GetValue(), m.GetGauge().GetValue())
 				}
 			}

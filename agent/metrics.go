@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -8,69 +9,108 @@ import (
 	"stellar.io/stellar/events"
 )
 
-// Metrics counts and times what the agent does. A nil *Metrics does nothing.
+// Metrics counts and times what the agent does. A nil *Metrics does nothing. No label
+// has a value that grows with the containers: neither names nor addresses.
 type Metrics struct {
 	attachTotal   *prometheus.CounterVec
 	attachSeconds *prometheus.HistogramVec
-	detachTotal   prometheus.Counter
+	detachTotal   *prometheus.CounterVec
+	detachSeconds prometheus.Histogram
+	allocate      *prometheus.HistogramVec
 	eventsTotal   *prometheus.CounterVec
 	eventLag      prometheus.Histogram
 	reconcile     prometheus.Histogram
+	actions       *prometheus.CounterVec
 	rejections    *prometheus.CounterVec
 	grades        *prometheus.CounterVec
 	connected     prometheus.Gauge
 }
 
+// The values of labels, so that each series is there from the start: a counter that
+// appears with its first increment hides it from rate().
+var (
+	attachSources    = []string{"label", "annotation", SourceCNI, SourceManual, sourceUnknown}
+	attachResults    = []string{"attached", "adopted", "error"}
+	attachPhases     = []string{"event", "queue", "look", "open", "lease", "prepare", "netns", "link", "host", "guest", "total"}
+	allocateResults  = []string{"ok", "provisional", "error"}
+	eventTopics      = events.Topics()
+	rejectionReasons = []string{
+		"address", "address-reserved", "address-taken", "host-network", "image-label", "image-unreadable", "interface",
+		"label", "mac", "mtu", "network", "node-full", "route", "runtime", "subnet-full",
+	}
+	actionNames = map[step]string{stepDetach: "detach", stepRelease: "release", stepBind: "bind", stepAttach: "attach", stepForget: "forget"}
+)
+
+// sourceUnknown is the source of an endpoint that an earlier agent has made, as long
+// as nothing is known of its container.
+const sourceUnknown = "unknown"
+
 // NewMetrics registers the agent's metrics with reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	fast := prometheus.ExponentialBuckets(0.00005, 2, 18) // 50 µs to 6.5 s
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	timing := func(name, help string) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{Name: name, Help: help, Buckets: fast}
+	}
 	m := &Metrics{
-		attachTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stellar_attach_total", Help: "Endpoints attached or adopted, and attempts that failed.",
-		}, []string{"result"}),
-		attachSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "stellar_attach_duration_seconds", Buckets: fast,
-			Help: "Time of an attach by phase; total starts at the event's timestamp.",
-		}, []string{"phase"}),
-		detachTotal: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "stellar_detach_total", Help: "Endpoints removed.",
-		}),
-		eventsTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stellar_events_received_total", Help: "Events received from containerd.",
-		}, []string{"topic"}),
-		eventLag: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "stellar_event_lag_seconds", Buckets: fast,
-			Help: "Time from an event's timestamp to its receipt.",
-		}),
-		reconcile: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "stellar_reconcile_duration_seconds", Buckets: fast,
-			Help: "Time of one pass over one container.",
-		}),
-		rejections: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stellar_label_rejections_total", Help: "Containers rejected, by reason.",
-		}, []string{"reason"}),
-		grades: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stellar_endpoint_ready_total", Help: "Endpoints that came up, by how they were ready in relation to their program's first instruction.",
-		}, []string{"grade"}),
+		attachTotal:   counter("stellar_attach_total", "Endpoints attached or adopted, and attempts that failed.", "source", "result"),
+		attachSeconds: prometheus.NewHistogramVec(timing("stellar_attach_duration_seconds", "Time of an attach by phase; total starts at the event's timestamp."), []string{"phase"}),
+		detachTotal:   counter("stellar_detach_total", "Endpoints removed, and attempts that failed.", "result"),
+		detachSeconds: prometheus.NewHistogram(timing("stellar_detach_duration_seconds", "Time until the kernel has confirmed that an endpoint is gone.")),
+		allocate:      prometheus.NewHistogramVec(timing("stellar_ipam_allocate_duration_seconds", "Time until an address was in the journal and committed, or provisional."), []string{"result"}),
+		eventsTotal:   counter("stellar_events_received_total", "Events received from containerd.", "topic"),
+		eventLag:      prometheus.NewHistogram(timing("stellar_event_lag_seconds", "Time from an event's timestamp to its receipt.")),
+		reconcile:     prometheus.NewHistogram(timing("stellar_reconcile_duration_seconds", "Time of one pass over one container.")),
+		actions:       counter("stellar_reconcile_actions_total", "Steps that passes over containers have taken.", "action"),
+		rejections:    counter("stellar_label_rejections_total", "Containers rejected, by reason.", "reason"),
+		grades:        counter("stellar_endpoint_ready_total", "Endpoints that came up, by how they were ready in relation to their program's first instruction.", "grade"),
 		connected: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "stellar_containerd_connected", Help: "1 while containerd answers.",
 		}),
 	}
-	reg.MustRegister(m.attachTotal, m.attachSeconds, m.detachTotal, m.eventsTotal, m.eventLag, m.reconcile, m.rejections, m.grades, m.connected)
-	for _, g := range []Grade{GradeSync, GradeHeld, GradeEarly, GradeLate, GradeAdopted} {
-		m.grades.WithLabelValues(string(g))
-	}
-	for _, result := range []string{"attached", "adopted", "error"} {
-		m.attachTotal.WithLabelValues(result)
-	}
+	reg.MustRegister(m.attachTotal, m.attachSeconds, m.detachTotal, m.detachSeconds, m.allocate, m.eventsTotal, m.eventLag, m.reconcile,
+		m.actions, m.rejections, m.grades, m.connected)
+	m.begin()
 	return m
 }
 
-func (m *Metrics) attached(result string, phases []Phase) {
+// begin makes the series whose labels are known.
+func (m *Metrics) begin() {
+	for _, g := range []Grade{GradeSync, GradeHeld, GradeEarly, GradeLate, GradeAdopted} {
+		m.grades.WithLabelValues(string(g))
+	}
+	for _, source := range attachSources {
+		for _, result := range attachResults {
+			m.attachTotal.WithLabelValues(source, result)
+		}
+	}
+	for _, phase := range attachPhases {
+		m.attachSeconds.WithLabelValues(phase)
+	}
+	for _, result := range []string{"ok", "error"} {
+		m.detachTotal.WithLabelValues(result)
+	}
+	for _, result := range allocateResults {
+		m.allocate.WithLabelValues(result)
+	}
+	for _, topic := range eventTopics {
+		m.eventsTotal.WithLabelValues(string(topic))
+	}
+	for _, name := range actionNames {
+		m.actions.WithLabelValues(name)
+	}
+	for _, reason := range rejectionReasons {
+		m.rejections.WithLabelValues(reason)
+	}
+}
+
+func (m *Metrics) attached(source, result string, phases []Phase) {
 	if m == nil {
 		return
 	}
-	m.attachTotal.WithLabelValues(result).Inc()
+	m.attachTotal.WithLabelValues(cmp.Or(source, sourceUnknown), result).Inc()
 	if result != "attached" {
 		return
 	}
@@ -86,9 +126,38 @@ func (m *Metrics) ready(g Grade) {
 	}
 }
 
-func (m *Metrics) detached() {
+func (m *Metrics) detached(took time.Duration, err error) {
+	if m == nil {
+		return
+	}
+	m.detachTotal.WithLabelValues(okOrError(err)).Inc()
+	if err == nil {
+		m.detachSeconds.Observe(took.Seconds())
+	}
+}
+
+// allocated times a Bind.
+func (m *Metrics) allocated(took time.Duration, provisional bool, err error) {
+	if m == nil {
+		return
+	}
+	result := okOrError(err)
+	if err == nil && provisional {
+		result = "provisional"
+	}
+	m.allocate.WithLabelValues(result).Observe(took.Seconds())
+}
+
+func okOrError(err error) string {
+	if err != nil {
+		return "error"
+	}
+	return "ok"
+}
+
+func (m *Metrics) acted(s step) {
 	if m != nil {
-		m.detachTotal.Inc()
+		m.actions.WithLabelValues(actionNames[s]).Inc()
 	}
 }
 
@@ -125,10 +194,15 @@ func (m *Metrics) containerdConnected(up bool) {
 	}
 }
 
-var endpointsDesc = prometheus.NewDesc("stellar_endpoints", "Containers that ask for a network, by state and by how early they were ready.", []string{"state", "grade"}, nil)
+var (
+	endpointsDesc = prometheus.NewDesc("stellar_endpoints", "Containers that ask for a network, by state and by how early they were ready.", []string{"state", "grade"}, nil)
+	queueDesc     = prometheus.NewDesc("stellar_reconcile_queue", "Containers that a pass is due for, that wait for a later one, and that one is under way for.", []string{"state"}, nil)
+)
+
+var states = []State{StatePending, StateBound, StateAttached, StateProvisional, StateShared, StateRetrying, StateRejected}
 
 // Describe implements prometheus.Collector.
-func (a *Agent) Describe(ch chan<- *prometheus.Desc) { ch <- endpointsDesc }
+func (a *Agent) Describe(ch chan<- *prometheus.Desc) { ch <- endpointsDesc; ch <- queueDesc }
 
 // Collect implements prometheus.Collector.
 func (a *Agent) Collect(ch chan<- prometheus.Metric) {
@@ -137,17 +211,17 @@ func (a *Agent) Collect(ch chan<- prometheus.Metric) {
 		grade Grade
 	}
 	count := map[class]int{}
-	a.mu.Lock()
-	for _, r := range a.records {
-		if r.shown.State != "" {
-			count[class{r.shown.State, r.shown.Grade}]++
-		}
+	for _, s := range states {
+		count[class{s, ""}] = 0
 	}
-	for _, x := range a.attachments {
-		count[class{x.shown.State, x.shown.Grade}]++
+	for _, e := range a.Endpoints() {
+		count[class{e.State, e.Grade}]++
 	}
-	a.mu.Unlock()
 	for c, n := range count {
 		ch <- prometheus.MustNewConstMetric(endpointsDesc, prometheus.GaugeValue, float64(n), string(c.state), string(c.grade))
+	}
+	due, later, working := a.queue.sizes()
+	for state, n := range map[string]int{"due": due, "later": later, "working": working} {
+		ch <- prometheus.MustNewConstMetric(queueDesc, prometheus.GaugeValue, float64(n), state)
 	}
 }

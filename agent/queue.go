@@ -258,3 +258,10 @@ func (h *dueHeap) Pop() any {
 	*h = old[:len(old)-1]
 	return d
 }
+
+// sizes returns how many keys are due, due later, and with a worker.
+func (q *queue) sizes() (due, later, working int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.queued), len(q.waiting), len(q.working)
+}

@@ -133,7 +133,7 @@ func (j *job) showAttached(adopted bool) {
 	}
 	j.log.Info("endpoint "+result, attrs...)
 	j.cfg.Metrics.ready(e.Grade)
-	j.cfg.Metrics.attached(result, append(j.clock.phases, Phase{"total", total}))
+	j.cfg.Metrics.attached(e.Source, result, append(j.clock.phases, Phase{"total", total}))
 	j.Record(result, j.key.String(), text(true, e.Address.String()+" on "+e.HostIfname, e.Reason))
 }
 

@@ -14,6 +14,7 @@ import (
 
 // do takes one step for the record's owner.
 func (j *job) do(ctx context.Context, s step) error {
+	j.cfg.Metrics.acted(s)
 	switch s {
 	case stepBind:
 		return j.bind(ctx)
@@ -35,7 +36,9 @@ func (j *job) bind(ctx context.Context) error {
 	if err := failpoint.Err(failpoint.AgentBind); err != nil {
 		return err
 	}
-	_, err := j.cfg.Leases.Bind(ctx, holder.BindRequest{Owner: j.owner, Want: j.wish.IP, Hostname: j.wish.Hostname})
+	begin := j.now()
+	held, err := j.cfg.Leases.Bind(ctx, holder.BindRequest{Owner: j.owner, Want: j.wish.IP, Hostname: j.wish.Hostname})
+	j.cfg.Metrics.allocated(j.now().Sub(begin), held.Provisional, err)
 	j.clock.lap("lease")
 	failpoint.Hit(failpoint.AgentBound)
 	return bindError(err, j.wish.IP)
@@ -80,7 +83,7 @@ func (j *job) attach(ctx context.Context) error {
 	e, timing, err := j.attachBeside(ctx, spec)
 	if err != nil {
 		if !errors.Is(err, errLookAgain) {
-			j.cfg.Metrics.attached("error", nil)
+			j.cfg.Metrics.attached(j.source(), "error", nil)
 		}
 		return err
 	}
@@ -200,17 +203,35 @@ func (j *job) detach(ctx context.Context) error {
 	return nil
 }
 
+// source says where the wish for a network was found; "": there is none.
+func (j *job) source() string {
+	if j.wish == nil {
+		return ""
+	}
+	return j.wish.Source
+}
+
+// unlink removes an owner's endpoint from the kernel, and counts and times it.
+func (a *Agent) unlink(ctx context.Context, o ipam.Owner) error {
+	begin := a.now()
+	err := a.cfg.Network.Detach(ctx, o)
+	a.cfg.Metrics.detached(a.now().Sub(begin), err)
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	return nil
+}
+
 // detachOwner removes the endpoint of the record's owner or of a stray.
 func (j *job) detachOwner(ctx context.Context, o ipam.Owner) error {
 	if err := failpoint.Err(failpoint.AgentDetach); err != nil {
 		return err
 	}
-	if err := j.cfg.Network.Detach(ctx, o); err != nil {
-		return fmt.Errorf("detach: %w", err)
+	if err := j.unlink(ctx, o); err != nil {
+		return err
 	}
 	failpoint.Hit(failpoint.AgentDetached)
 	j.cfg.Leases.Attached(o, false)
-	j.cfg.Metrics.detached()
 	j.endpointGone(o)
 	message := "interface removed"
 	if o != j.owner {

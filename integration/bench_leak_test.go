@@ -40,7 +40,7 @@ type leaseCount struct{ Used, Cooling, Free, Reserved int }
 // benchLeak runs many containers that end at once and compares.
 func benchLeak(b *testing.B, t *table, n *node, before belongings) {
 	cycles := scaled(leakCycles)
-	const attached = `stellar_attach_total{result="attached"}`
+	const attached = `stellar_attach_total{result="attached",source="label"}`
 	had := n.metric(b, attached)
 	each(b, "ctr run --rm /bin/true", cycles, func(i int) error {
 		_, err := n.containerd.Output(testx.Run{ID: fmt.Sprintf("cycle%d", i), Labels: networked(), Args: []string{"/bin/true"}})

@@ -93,3 +93,12 @@ func stateName(s raft.RaftState) string {
 	}
 	return "shutdown"
 }
+
+// SnapshotSize returns how many bytes the newest snapshot on disk has, 0 for none.
+func (s *Store) SnapshotSize() (int64, error) {
+	list, err := s.files.snapshots.List()
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return list[0].Size, nil
+}

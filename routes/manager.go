@@ -33,7 +33,10 @@ type Config struct {
 	// OnRepair is told of each route that somebody else had removed or changed.
 	// nil: nobody. It must not block.
 	OnRepair func(Route)
-	Logger   *slog.Logger // nil discards
+	// OnRound is told of each comparison: how long it took, how many routes it
+	// changed, and what it could not do. nil: nobody. It must not block.
+	OnRound func(took time.Duration, changes int, err error)
+	Logger  *slog.Logger // nil discards
 }
 
 // Manager keeps the kernel's routes as they are wanted. Make it with New, run
@@ -129,6 +132,9 @@ func (m *Manager) round(r *round, p *pacer) ([]Change, error) {
 		p.audited = start
 	}
 	changes, err := r.run(false)
+	if m.cfg.OnRound != nil {
+		m.cfg.OnRound(time.Since(start), len(changes), err)
+	}
 	p.ended(start, r.repaired > 0, err)
 	if err != nil {
 		m.log.Warn("routes will be tried again", "err", err, "in", time.Until(p.next).Round(time.Millisecond))

@@ -47,6 +47,7 @@ var may = map[string][]string{
 	"ipam":                              {"ipam/ipampb"},
 	"raftstore":                         {"ipam"},
 	"raftstore/journal":                 {"ipam"},
+	"raftstore/telemetry":               {},
 	"raftstore/holder":                  {"ipam", "raftstore", "raftstore/journal"},
 	"events":                            {},
 	"netsetup":                          {"ipam", "internal/nlx", "internal/nsx", "internal/procfs"},
@@ -72,6 +73,8 @@ var may = map[string][]string{
 	"cmd/stellar-cni-ipam":    {"internal/cniplugin"},
 	"internal/cniinstall":     {"internal/atomicfile"},
 	"internal/config":         {"ipam"},
+	"internal/logs":           {},
+	"internal/redact":         {},
 	"internal/pki":            {"internal/atomicfile", "ipam"},
 	"internal/peer":           {"internal/pki", "ipam"},
 	"internal/hold":           {"internal/procfs"},
@@ -81,12 +84,12 @@ var may = map[string][]string{
 	"internal/testx/faults":   {},
 	"internal/testx/faultrun": {"internal/testx/faults"},
 	"internal/node": {
-		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/peer", "internal/pki", "ipam", "netsetup",
-		"raftstore", "raftstore/holder", "routes",
+		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/logs", "internal/peer", "internal/pki", "internal/redact", "ipam", "netsetup",
+		"raftstore", "raftstore/holder", "raftstore/telemetry", "routes",
 	},
 	"cmd/stellar-runc": {"api", "internal/attachclient"},
 	"cmd/stellar": {
-		"api", "api/client", "api/server", "internal/atomicfile", "internal/cniinstall", "internal/config", "internal/node", "ipam", "netsetup", "raftstore", "routes",
+		"api", "api/client", "api/server", "internal/atomicfile", "internal/cniinstall", "internal/config", "internal/logs", "internal/node", "internal/redact", "ipam", "netsetup", "raftstore", "routes",
 	},
 }
 
@@ -98,13 +101,13 @@ const failpoints = "internal/failpoint"
 var owners = map[string][]string{
 	"github.com/containerd/":          {"events"},
 	"google.golang.org/grpc":          {"events"},
-	"github.com/hashicorp/":           {"raftstore"},
+	"github.com/hashicorp/":           {"raftstore", "raftstore/telemetry"},
 	"go.etcd.io/bbolt":                {"raftstore"},
 	"github.com/vishvananda/netlink":  {"internal/nlx", "netsetup", "routes"},
 	"github.com/vishvananda/netns":    {"internal/nlx"},
 	"sigs.k8s.io/knftables":           {"netsetup"},
 	"connectrpc.com/connect":          {"api/stellar/v1/stellarv1connect", "api/stellar/peer/v1/peerv1connect", "api/internal/rpc", "api/server", "api/client", "api/peerapi"},
-	"github.com/prometheus/":          {"agent", "internal/node"},
+	"github.com/prometheus/":          {"agent", "internal/node", "raftstore/telemetry"},
 	"github.com/spf13/cobra":          {"cmd/stellar"},
 	"github.com/pelletier/go-toml/v2": {"internal/config"},
 	"github.com/coreos/go-systemd/":   {"internal/node"},

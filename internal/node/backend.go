@@ -153,6 +153,20 @@ func (n *Node) RepairEndpoint(ctx context.Context, ref api.EndpointRef) (api.Rep
 	return api.Repair{Endpoint: n.endpoint(e), Repaired: repaired}, nil
 }
 
+// checkPatience is how long a scrape waits for a check that asks the leader.
+const checkPatience = 200 * time.Millisecond
+
+// checks are those of Status, for a scrape.
+func (n *Node) checks() []api.Check {
+	ctx, cancel := context.WithTimeout(context.Background(), checkPatience)
+	defer cancel()
+	r, err := n.Status(ctx)
+	if err != nil {
+		return nil
+	}
+	return r.Checks
+}
+
 // Status implements server.Backend.
 func (n *Node) Status(ctx context.Context) (api.StatusReport, error) {
 	p, phase := n.current()

@@ -116,6 +116,13 @@ func (c *contact) write(m moment) {
 	c.mu.Unlock()
 }
 
+// silence returns for how long no leader was heard, false when that cannot be told.
+func (c *contact) silence() (time.Duration, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now().since(c.last)
+}
+
 // expired wraps errSilence when no leader was heard for too long.
 func (c *contact) expired() error {
 	c.mu.Lock()

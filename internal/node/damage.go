@@ -241,6 +241,7 @@ func (n *Node) openHolder(p *parts) (*holder.Holder, error) {
 		Node: n.id.ID, Subnet: p.subnet, Store: p.store, Logger: n.log, Cluster: p.clusterID(),
 		JournalPath: filepath.Join(n.opts.Config.DataDir, "journal"),
 		CommitWait:  n.opts.Config.CommitWait.Duration, CoolDown: n.opts.Config.CoolDown.Duration,
+		OnSync: n.meters.synced,
 	}
 	h, err := holder.Open(cfg)
 	if !holder.Corrupt(err) {

@@ -8,10 +8,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
-	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/server"
 )
 
@@ -60,41 +58,4 @@ func runHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
 	}
 	<-served
 	return nil
-}
-
-// metricsHandler serves metrics and health. Nothing in it is secret, nothing
-// changes anything; it is for the local machine all the same.
-func (n *Node) metricsHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{ErrorLog: nil}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		n.alive()
-		fmt.Fprintln(w, "ok")
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		report, err := n.Status(r.Context())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		_, ignoreLeader := r.URL.Query()["noleader"]
-		writeReady(w, report, ignoreLeader)
-	})
-	return mux
-}
-
-// writeReady answers 200 when the node can attach containers, 503 otherwise,
-// with every check in the body.
-func writeReady(w http.ResponseWriter, report api.StatusReport, ignoreLeader bool) {
-	ready, _ := report.Check(api.CheckReady)
-	leader, _ := report.Check(api.CheckLeader)
-	code := http.StatusOK
-	if ready.State != api.OK || (leader.State != api.OK && !ignoreLeader) || report.Worst() == api.Err {
-		code = http.StatusServiceUnavailable
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(code)
-	for _, c := range report.Checks {
-		fmt.Fprintf(w, "%-4s %s %s\n", c.State, c.Name, c.Reason)
-	}
 }

@@ -25,6 +25,7 @@ import (
 	"stellar.io/stellar/internal/config"
 	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/hold"
+	"stellar.io/stellar/internal/logs"
 	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
@@ -45,6 +46,7 @@ type Options struct {
 	Config  config.Config
 	Version api.VersionInfo
 	Logger  *slog.Logger // nil discards
+	Logs    *logs.Log    // what Logger's lines can be asked for; nil: nothing
 }
 
 // Node is one node's process. Make it with New, run it with Run.
@@ -54,8 +56,7 @@ type Node struct {
 	id   Identity
 	reg  *prometheus.Registry
 
-	proposals     *prometheus.HistogramVec
-	repairs       *prometheus.CounterVec
+	meters        *meters
 	containerdPID pid
 
 	server      *server.Server
@@ -77,17 +78,19 @@ type Node struct {
 
 // parts is what exists once the node belongs to a cluster.
 type parts struct {
-	log     *slog.Logger
-	tls     *pki.Store
-	port    *peer.Port // nil: the node is alone
-	store   *raftstore.Store
-	subnet  ipam.Subnet
-	network ipam.Network
-	holder  *holder.Holder
-	net     *netsetup.Network
-	agent   *agent.Agent
-	hold    *hold.Holder // nil: switched off
-	routes  *routes.Manager
+	log   *slog.Logger
+	tls   *pki.Store
+	port  *peer.Port // nil: the node is alone
+	store *raftstore.Store
+	// containerd is asked by agent; what it has counted is read.
+	containerd *events.Client
+	subnet     ipam.Subnet
+	network    ipam.Network
+	holder     *holder.Holder
+	net        *netsetup.Network
+	agent      *agent.Agent
+	hold       *hold.Holder // nil: switched off
+	routes     *routes.Manager
 
 	confirmed   atomic.Bool                    // the state has caught up since the start
 	routesReady atomic.Pointer[routes.Manager] // for the store's own goroutine
@@ -98,6 +101,9 @@ type parts struct {
 func New(opts Options) (*Node, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Logs == nil {
+		opts.Logs = logs.New(slog.LevelInfo)
 	}
 	for _, dir := range []string{"", tlsDir, requestDir} {
 		if err := atomicfile.Sweep(filepath.Join(opts.Config.DataDir, dir)); err != nil {
@@ -111,9 +117,8 @@ func New(opts Options) (*Node, error) {
 	reg := prometheus.NewRegistry()
 	n := &Node{
 		opts: opts, log: opts.Logger, id: id, reg: reg, initialized: make(chan struct{}), restart: make(chan struct{}, 1),
-		proposals: newProposals(reg), repairs: newRepairs(reg),
+		meters: newMeters(reg),
 	}
-	registerProcess(reg, opts.Version)
 	n.contact = openContact(filepath.Join(opts.Config.DataDir, contactFile), opts.Config.Cluster.ContactLimit.Duration, clocks, n.log)
 	if err := n.fence.load(opts.Config.DataDir); err != nil {
 		return nil, err
@@ -121,6 +126,7 @@ func New(opts Options) (*Node, error) {
 	if err := n.emptyForReturn(); err != nil {
 		return nil, fmt.Errorf("return to the cluster: %w", err)
 	}
+	n.registerProcess()
 	n.server = server.New(n, n.log)
 	if err := n.inspect(); err != nil {
 		return nil, err
@@ -229,22 +235,22 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	if err := n.prepareKernel(ctx, p); err != nil {
 		return err
 	}
-	client, err := n.containerd()
-	if err != nil {
+	if p.containerd, err = n.containerd(); err != nil {
 		return err
 	}
 	p.hold = n.newHold(func(k events.Key, pid int, at time.Time) { p.agent.Held(k, pid, at) })
 	p.agent = agent.New(agent.Config{
-		NodeName: n.id.Name, Containers: client, Leases: guarded{p.holder, func() error { return n.barred(p) }}, Network: agent.Kernel(p.net),
+		NodeName: n.id.Name, Containers: p.containerd, Leases: guarded{p.holder, func() error { return n.barred(p) }}, Network: agent.Kernel(p.net),
 		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, requestDir), Boot: clocks().Boot,
 		Hold:             holdOf(p.hold),
 		IgnoreNamespaces: n.opts.Config.Containerd.IgnoreNamespaces,
 	})
-	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRepair: func(r routes.Route) {
+	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRound: n.meters.routed, OnRepair: func(r routes.Route) {
+		n.meters.repairs.WithLabelValues("route").Inc()
 		p.agent.Record("repair", r.Destination.String(), "route restored")
 	}})
 	p.routesReady.Store(p.routes)
-	n.reg.MustRegister(p.agent, leaseCollector{p})
+	n.reg.MustRegister(p.agent, leaseCollector{p}, hostCollector{p})
 	n.setParts(p)
 	n.setPhase("waiting for containerd")
 	n.log.Info("node is up", "node", n.id.Name, "id", n.id.ID.Short(), "subnet", p.subnet.Prefix)
@@ -258,7 +264,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { return p.routes.Run(ctx) })
 	runHold(ctx, g, p.hold)
 	g.Go(func() error { return p.agent.Run(ctx) })
-	g.Go(func() error { return client.Run(ctx, containerdSink{p.agent, &n.containerdPID, p.hold}) })
+	g.Go(func() error { return p.containerd.Run(ctx, containerdSink{p.agent, &n.containerdPID, p.hold}) })
 	return nil
 }
 

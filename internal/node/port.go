@@ -136,6 +136,7 @@ func (n *Node) openPort(p *parts) (err error) {
 	p.port, err = peer.New(peer.Config{
 		Listen: listen, Listener: n.listening.take(listen), Advertise: n.opts.Config.Advertise, TLS: p.tls, Logger: n.log,
 		Generation: func() uint64 { return n.greeting(p) }, Admit: func(other peer.Peer) error { return n.admit(p, other) },
+		OnRequest: n.onRequest(p),
 	})
 	return err
 }
@@ -241,10 +242,10 @@ func (n *Node) servePort(ctx context.Context, ended <-chan struct{}, g *errgroup
 		return
 	}
 	b := peerBackend{n, p}
-	p.port.HandleAPI(peerapi.Handler(peerapi.Config{Backend: b, Relay: n.server.Relay(), Logger: n.log, Caller: func(ctx context.Context) (peerapi.Caller, bool) {
+	p.port.HandleAPI(n.meters.serving(peerapi.Handler(peerapi.Config{Backend: b, Relay: n.server.Relay(), Logger: n.log, Caller: func(ctx context.Context) (peerapi.Caller, bool) {
 		id, ok := peer.Caller(ctx)
 		return peerapi.Caller{Node: id.Node, Name: id.Name, Role: id.Role.String(), Raft: id.Raft}, ok
-	}}))
+	}})))
 	p.port.HandleJoin(peerapi.JoinHandler(b, n.log))
 	g.Go(func() error {
 		serving, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"stellar.io/stellar/agent"
 	"stellar.io/stellar/events"
 	"stellar.io/stellar/internal/failpoint"
@@ -23,13 +21,7 @@ func (n *Node) storeConfig() raftstore.Config {
 	if failpoint.Enabled { // the suite is to see snapshots
 		c.SnapshotThreshold, c.SnapshotInterval, c.TrailingLogs = 16, time.Second, 16
 	}
-	c.OnPropose = func(took time.Duration, err error) {
-		result := "ok"
-		if err != nil {
-			result = "error"
-		}
-		n.proposals.WithLabelValues(result).Observe(took.Seconds())
-	}
+	c.OnPropose = n.meters.proposed
 	return c
 }
 
@@ -47,7 +39,7 @@ func (n *Node) netConfig(p *parts) netsetup.Config {
 		Logger:        n.log,
 		ForbiddenPIDs: n.containerdPID.list,
 		OnRepair: func(what, subject string) {
-			n.repairs.WithLabelValues(what).Inc()
+			n.meters.repairs.WithLabelValues(what).Inc()
 			if p, _ := n.current(); p != nil {
 				p.agent.Record("repair", subject, what+" restored")
 			}
@@ -97,23 +89,6 @@ type containerdSink struct {
 func (s containerdSink) Synced(l events.Listing) {
 	s.pid.v.Store(int64(l.ServerPID))
 	s.Agent.Synced(l)
-}
-
-func newProposals(reg prometheus.Registerer) *prometheus.HistogramVec {
-	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "stellar_raft_apply_duration_seconds", Help: "Time from a proposal to its commit on this node.",
-		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
-	}, []string{"result"})
-	reg.MustRegister(h)
-	return h
-}
-
-func newRepairs(reg prometheus.Registerer) *prometheus.CounterVec {
-	c := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "stellar_repairs_total", Help: "Kernel objects of ours that others had changed and that were put right.",
-	}, []string{"what"})
-	reg.MustRegister(c)
-	return c
 }
 
 // member is how this node presents itself to the cluster.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/pki"
+	"stellar.io/stellar/ipam"
 )
 
 // Protocol is what a connection is for; its text is the ALPN name.
@@ -47,6 +48,10 @@ type Config struct {
 	// ipam.ErrNodeRemoved, ipam.ErrNodeNotFound and ipam.ErrMachineMismatch. It is
 	// called by many goroutines at once and must not block. nil: all.
 	Admit func(Peer) error
+	// OnRequest is told of each request that HTTPClient has sent: the node that it was
+	// for (empty: any server), its path, how long the answer's beginning took, and its
+	// status, 0 for no answer. It must not block. nil: nobody.
+	OnRequest func(to ipam.NodeID, path string, took time.Duration, status int)
 
 	HandshakeTimeout time.Duration // from the first byte to the verdict
 	// Connections that have not shown who they are, at most: beyond it the oldest

@@ -113,6 +113,9 @@ func (p *Port) HTTPClient(expect ipam.NodeID) *http.Client {
 	c := httpClient(func(ctx context.Context, _, address string) (net.Conn, error) {
 		return p.dial(ctx, address, API, expect)
 	})
+	if p.cfg.OnRequest != nil {
+		c.Transport = told{c.Transport, expect, p.cfg.OnRequest}
+	}
 	p.clients[expect] = c
 	return c
 }
@@ -154,3 +157,29 @@ func JoinClient(token pki.Token, address string) *http.Client {
 
 // plain hides from net/http that a connection is TLS, as conn does.
 type plain struct{ net.Conn }
+
+// told tells of each request.
+type told struct {
+	http.RoundTripper
+	to   ipam.NodeID
+	tell func(to ipam.NodeID, path string, took time.Duration, status int)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t told) RoundTrip(r *http.Request) (*http.Response, error) {
+	begin := time.Now()
+	answer, err := t.RoundTripper.RoundTrip(r)
+	status := 0
+	if err == nil {
+		status = answer.StatusCode
+	}
+	t.tell(t.to, r.URL.Path, time.Since(begin), status)
+	return answer, err
+}
+
+// CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
+func (t told) CloseIdleConnections() {
+	if c, ok := t.RoundTripper.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}

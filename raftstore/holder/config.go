@@ -42,6 +42,10 @@ type Config struct {
 	AuditEvery   time.Duration // journal and replica are compared so often without a cause; 0: 30 s
 	ProposalWait time.Duration // one attempt to replicate takes at most so long; 0: 5 s
 
+	// OnSync is called with the time that each fsync of the journal took. It must not
+	// block. nil: nobody is told.
+	OnSync func(took time.Duration, err error)
+
 	FS    journal.FS // of the journal; nil: the real one
 	Clock Clock      // nil: the real one
 }

@@ -48,7 +48,7 @@ func Open(cfg Config) (*Holder, error) {
 		return nil, fmt.Errorf("open holder: %w", err)
 	}
 	j, rec, err := journal.Open(cfg.JournalPath, journal.Options{
-		Header: journal.Header{Node: cfg.Node, Cluster: cfg.Cluster}, Logger: cfg.Logger, FS: cfg.FS, Go: cfg.Clock.Go,
+		Header: journal.Header{Node: cfg.Node, Cluster: cfg.Cluster}, Logger: cfg.Logger, FS: cfg.FS, Go: cfg.Clock.Go, OnSync: cfg.OnSync,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open holder: %w", err)
@@ -177,6 +177,13 @@ func (h *Holder) Status() (alone bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.alone, errors.Join(h.halted, h.journal.Failed())
+}
+
+// JournalSize returns the bytes of the journal's file and about how many records it
+// amounts to.
+func (h *Holder) JournalSize() (bytes int64, records int) {
+	bytes, _ = h.journal.Size()
+	return bytes, h.journal.Records()
 }
 
 // Attached tells whether an interface of the owner carries its address. It is

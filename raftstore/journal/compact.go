@@ -116,3 +116,10 @@ func (j *Journal) rewrite() error {
 	j.mu.Unlock()
 	return nil
 }
+
+// Records returns about how many records the file amounts to.
+func (j *Journal) Records() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.live
+}

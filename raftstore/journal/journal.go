@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/ipam"
@@ -20,6 +21,9 @@ type Options struct {
 	FS     FS           // nil: OS
 	// Go runs fn, before it returns or concurrently; nil: concurrently.
 	Go func(fn func())
+	// OnSync is called with the time that each fsync took, and how it ended, by
+	// whoever writes; nil: nobody is told. It must not block.
+	OnSync func(took time.Duration, err error)
 }
 
 // Recovered is what Open found.
@@ -40,6 +44,7 @@ type Journal struct {
 	log    *slog.Logger
 	header Header
 	spawn  func(func())
+	onSync func(time.Duration, error)
 
 	mu       sync.Mutex // guards the block
 	queue    []*batch   // not yet being written
@@ -74,11 +79,14 @@ type batch struct {
 // ErrForeign or ErrVersion and leaves the file as it is, or an error of the disk.
 func Open(path string, o Options) (*Journal, Recovered, error) {
 	j := &Journal{
-		path: path, fs: o.FS, log: o.Logger, header: o.Header, spawn: o.Go,
+		path: path, fs: o.FS, log: o.Logger, header: o.Header, spawn: o.Go, onSync: o.OnSync,
 		turn: make(chan struct{}, 1), state: newState(),
 	}
 	if j.fs == nil {
 		j.fs = OS{}
+	}
+	if j.onSync == nil {
+		j.onSync = func(time.Duration, error) {}
 	}
 	if j.spawn == nil {
 		j.spawn = func(fn func()) { go fn() }
@@ -269,7 +277,9 @@ func (j *Journal) write(b *batch) error {
 		err = failpoint.Err(failpoint.JournalWritten)
 	}
 	if err == nil {
+		begin := time.Now()
 		err = j.file.Sync()
+		j.onSync(time.Since(begin), err)
 	}
 	if err != nil {
 		return j.fail(err)
