@@ -51,6 +51,8 @@ file 644 packaging/systemd/10-stellar-nm.conf usr/lib/NetworkManager/conf.d/10-s
 file 644 packaging/systemd/stellar.tmpfiles usr/lib/tmpfiles.d/stellar.conf
 file 644 packaging/systemd/stellar.sysusers usr/lib/sysusers.d/stellar.conf
 file 644 packaging/systemd/rt_protos.conf etc/iproute2/rt_protos.d/stellar.conf
+file 644 packaging/grafana/stellar.json usr/share/stellar/grafana/stellar.json
+file 644 packaging/prometheus/stellar.rules.yaml usr/share/stellar/prometheus/stellar.rules.yaml
 "$bin/stellar" agent config default >"$root/config.toml"
 file 644 "$root/config.toml" etc/stellar/config.toml
 file 644 "$root/config.toml" $doc/examples/config.toml

@@ -56,6 +56,23 @@ fi
 ./internal/testx/build-cni.sh .cache/cni-1.9.1
 [ "$what" = all ] || exit 0
 
+# promtool judges the alert rules. It is taken out of its package alone: the package
+# would start a server.
+promtool=.cache/promtool/promtool
+if [ ! -x $promtool ]; then
+  if command -v promtool >/dev/null; then
+    mkdir -p "${promtool%/*}" && ln -sf "$(command -v promtool)" $promtool
+  else
+    echo "deps: promtool"
+    at=$(mktemp -d)
+    { (cd "$at" && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; }) &&
+      dpkg-deb --fsys-tarfile "$at"/prometheus_*.deb | tar -x -C "$at" ./usr/bin/promtool; } >"$at/log" 2>&1 ||
+      { tail -n 20 "$at/log" >&2; exit 1; }
+    install -D "$at/usr/bin/promtool" $promtool
+    rm -rf "$at"
+  fi
+fi
+
 # The tests run on the distribution's containerd and on a 2.x, which Debian 12 lacks.
 ./internal/testx/build-containerd.sh .cache/containerd-2.4.2
 echo "deps: all there"
