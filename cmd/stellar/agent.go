@@ -12,6 +12,7 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/internal/config"
+	"stellar.io/stellar/internal/node"
 )
 
 // agentFlags are the flags from which the configuration of an agent is resolved.
@@ -116,12 +117,13 @@ func (a *app) agentCommand() *cobra.Command {
 		Use: "agent", Short: "Run the agent of this node",
 		Long: "Runs until SIGTERM or SIGINT. Stopping it removes nothing: containers keep their\n" +
 			"networks, and the next start adopts them. Without a cluster the agent waits, its\n" +
-			"socket open, for `stellar cluster init` or `stellar cluster join`. Only `stellar agent cleanup` tears down.",
+			"socket open, for `stellar cluster init` or `stellar cluster join`. Only `stellar agent cleanup` tears down.\n" +
+			"At SIGHUP the agent takes the log level from its configuration anew, and nothing else.",
 		Args: cobra.NoArgs,
 	}
 	c.add(cmd, "data-dir", "containerd-address", "node-name", "listen", "advertise", "metrics-listen", "run-dir", "mode")
 	cmd.Flags().BoolVar(&c.init, "init", false, "make a new cluster if the data directory is empty")
-	cmd.AddCommand(a.agentCleanupCommand(), a.agentConfigCommand())
+	cmd.AddCommand(a.agentCleanupCommand(), a.agentConfigCommand(), a.agentLogLevelCommand())
 	return a.attach(cmd, c, noTimeout)
 }
 
@@ -130,7 +132,9 @@ func (c *agentCmd) Run(ctx context.Context, _ []string, _, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	return runAgent(ctx, cfg, newLogger(stderr, cfg, c.app.getenv))
+	logger, kept := newLogger(stderr, cfg, c.app.getenv)
+	defer c.rereadOnHangup(logger, kept)()
+	return runAgent(ctx, node.Options{Config: cfg, Version: buildInfo(), Logger: logger, Logs: kept})
 }
 
 type agentCleanup struct {

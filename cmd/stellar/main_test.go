@@ -118,6 +118,7 @@ func (f *fakeAgent) stop() {
 //	fake event TYPE SUBJECT MESSAGE
 //	fake node NAME ROLE; fake lease NODE IP; fake lose NODE [found]
 //	fake route DESTINATION VIA|- DEV NODE STATE [REASON]
+//	fake report NAME TEXT: a file of the agent's bug report
 //	fake snapshot FILE [CLUSTER-ID]: makes one, and has the backend save it
 //	fake later DURATION …: any of these, after a while
 func runFake(ts *testscript.TestScript, neg bool, args []string) {
@@ -181,6 +182,8 @@ func (f *fakeAgent) do(args []string) error {
 			r.Via = netip.MustParseAddr(arg(2))
 		}
 		f.SetRoute(r)
+	case "report":
+		f.SetReport(api.ReportFile{Name: arg(1), Data: []byte(arg(2))})
 	case "snapshot":
 		return f.snapshot(arg(1), cmp.Or(arg(2), apitest.ClusterID))
 	case "event":

@@ -37,6 +37,7 @@ func TestColumns(t *testing.T) {
 		{"raft peers", heads(peerList, false), "NODE ID ADDRESS STATE VOTER COMMIT-INDEX TRAILS-LEADER-BY"},
 		{"token ls", heads(tokenList, false), "ID ROLE EXPIRES USES STATE NODE"},
 		{"route sync", heads(changeList, false), "ACTION DESTINATION VIA DEV NODE"},
+		{"bugreport", heads(listing[reportFile]{columns: reportColumns}, false), "FILE BYTES NOTE"},
 		{"ipam ls", heads(subnetList, false), "SUBNET NODE USED FREE COOLING STATE"},
 	}
 	for _, tt := range tests {
