@@ -55,7 +55,6 @@ func TestCardinality(t *testing.T) {
 // from the start; and the phases, sources and results that occur are.
 func TestEveryReasonIsASeries(t *testing.T) {
 	withAgent(t, func(b *bed) {
-		before := map[string]int{}
 		count := func() map[string]int {
 			families, err := b.reg.Gather()
 			if err != nil {
@@ -67,7 +66,7 @@ func TestEveryReasonIsASeries(t *testing.T) {
 			}
 			return out
 		}
-		before = count()
+		before := count()
 		x := b.running("a", networked)
 		b.running("b", with(labelMTU, "x"))
 		b.running("c", with(labelIP, "10.0.0.1"))
