@@ -72,11 +72,16 @@ func TestEveryReasonIsASeries(t *testing.T) {
 		b.running("c", with(labelIP, "10.0.0.1"))
 		b.c.exit(x)
 		b.wait(time.Second)
-		b.restart()
-		for name, n := range count() {
-			if n != before[name] {
-				t.Errorf("%s has %d series at the start and %d at work", name, before[name], n)
+		compare := func() {
+			for name, n := range count() {
+				if n != before[name] {
+					t.Errorf("%s has %d series at the start and %d at work", name, before[name], n)
+				}
 			}
 		}
+		compare()
+		b.running("d", networked)
+		b.restart() // with other metrics, and an endpoint to adopt
+		compare()
 	})
 }
