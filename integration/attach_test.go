@@ -128,7 +128,5 @@ func TestShortLived(t *testing.T) {
 		}
 		return nil
 	})
-	if out, err := n.run("ipam", "check"); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	n.checked()
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -166,7 +165,9 @@ func (n *node) launch(extra ...string) {
 		n.t.Fatal(err)
 	}
 	defer out.Close()
-	cmd, start := n.host.Command(cmp.Or(n.build, binary), n.args(extra...)...)
+	args := append(n.through(), cmp.Or(n.build, binary))
+	args = append(args, n.args(extra...)...)
+	cmd, start := n.host.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(append(os.Environ(), raceOptions), n.agentEnv...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -175,6 +176,13 @@ func (n *node) launch(extra ...string) {
 	}
 	n.agent, n.ended = cmd, make(chan error, 1)
 	go func(cmd *exec.Cmd, ended chan error) { ended <- cmd.Wait() }(cmd, n.ended)
+}
+
+// through is the program, with its arguments, that starts the agent: none, unless
+// the tests are run to see what an agent can do under its unit's restrictions. The
+// directory that it may write is called {}.
+func (n *node) through() []string {
+	return strings.Fields(strings.ReplaceAll(os.Getenv("STELLAR_AGENT_THROUGH"), "{}", n.dir))
 }
 
 // startAgent starts the agent inside the host and waits until its socket answers.
@@ -237,74 +245,6 @@ func (n *node) cli(args ...string) string {
 	return out
 }
 
-// endpoint is what `endpoint ls -o json` says of one container.
-type endpoint struct {
-	Namespace, Container, Network, Address, MAC, Node, Ifname, HostIfname, State, Ready, Source, Reason string
-}
-
-func (n *node) endpoints() map[string]endpoint {
-	n.t.Helper()
-	es, err := n.list()
-	if err != nil {
-		n.t.Fatalf("%v\n%s", err, n.tail())
-	}
-	return es
-}
-
-// list fails while the node is starting.
-func (n *node) list() (map[string]endpoint, error) {
-	n.t.Helper()
-	text, err := n.run("endpoint", "ls", "-o", "json")
-	if err != nil {
-		return nil, err
-	}
-	var list struct {
-		Kind  string
-		Items []endpoint
-	}
-	if err := json.Unmarshal([]byte(text), &list); err != nil || list.Kind != "EndpointList" {
-		n.t.Fatalf("endpoint ls -o json: kind %q, %v", list.Kind, err)
-	}
-	out := map[string]endpoint{}
-	for _, e := range list.Items {
-		out[e.Namespace+"/"+e.Container] = e
-	}
-	return out, nil
-}
-
-// await waits until the container's endpoint is in the state, and returns it.
-// State "" means: not listed.
-func (n *node) await(id, state string) endpoint {
-	n.t.Helper()
-	return n.awaitFor(15*time.Second, id, state)
-}
-
-// awaitLong is await for what comes with the next listing of containerd.
-func (n *node) awaitLong(id, state string) endpoint {
-	n.t.Helper()
-	return n.awaitFor(time.Minute, id, state)
-}
-
-func (n *node) awaitFor(limit time.Duration, id, state string) endpoint {
-	n.t.Helper()
-	if !strings.Contains(id, "/") {
-		id = "default/" + id
-	}
-	var e endpoint
-	n.eventually(limit, id+" is "+state, func() error {
-		es, err := n.list()
-		if err != nil {
-			return err
-		}
-		e = es[id]
-		if e.State != state {
-			return fmt.Errorf("%+v", e)
-		}
-		return nil
-	})
-	return e
-}
-
 // writeConfig writes a configuration file and returns its path.
 func writeConfig(t testing.TB, text string) string {
 	t.Helper()
@@ -313,22 +253,6 @@ func writeConfig(t testing.TB, text string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// networked are the labels that ask for a network, with more of them by pairs.
-func networked(more ...string) map[string]string {
-	labels := map[string]string{"stellar.io/network": "true"}
-	for i := 0; i+1 < len(more); i += 2 {
-		labels["stellar.io/"+more[i]] = more[i+1]
-	}
-	return labels
-}
-
-// start runs a labelled busybox that sleeps, and waits for its endpoint.
-func (n *node) start(id string, more ...string) endpoint {
-	n.t.Helper()
-	n.runContainer(testx.Run{ID: id, Labels: networked(more...)})
-	return n.await(id, "attached")
 }
 
 func (n *node) runContainer(r testx.Run) {

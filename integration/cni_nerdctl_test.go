@@ -175,9 +175,7 @@ func TestNerdctlSequence(t *testing.T) {
 			}
 			h.calls(t, "6", "7")
 			n.await("web", "")
-			if out, err := n.run("ipam", "check"); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
+			n.checked()
 		})
 	}
 }

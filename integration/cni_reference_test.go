@@ -77,9 +77,7 @@ func TestReferencePlugins(t *testing.T) {
 					t.Errorf("left behind: %s", id)
 				}
 			}
-			if out, err := n.run("ipam", "check"); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
+			n.checked()
 		})
 	}
 }

@@ -73,6 +73,9 @@ mount -t tmpfs -o mode=1777 tmpfs tmp
 # containerd makes overlays of its own, for which this one is no place.
 mkdir -p var/lib/containerd etc/systemd/system var/lib/stellar-bed
 mount -t tmpfs tmpfs var/lib/containerd
+# What this machine has of its own, for the tests to list.
+mkdir var/lib/stellar-bed/changed
+mount --bind "$1/upper" var/lib/stellar-bed/changed
 rm -rf var/lib/stellar etc/stellar usr/sbin/policy-rc.d
 # Nothing starts by itself but what a test installs.
 cat >etc/systemd/system/bed.target <<'END'

@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"stellar.io/stellar/internal/testx"
 )
 
 // bed is a machine with systemd that bed.sh made; it ends with the test.
@@ -118,23 +116,6 @@ func (b *bed) put(file string) string {
 		b.t.Fatal(err)
 	}
 	return name
-}
-
-// busybox imports the image into the bed's containerd.
-func (b *bed) busybox() {
-	b.t.Helper()
-	img, err := testx.Busybox()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	var tar bytes.Buffer
-	if err := img.WriteTar(&tar); err != nil {
-		b.t.Fatal(err)
-	}
-	if err := os.WriteFile(b.path("/tmp/busybox.tar"), tar.Bytes(), 0o644); err != nil {
-		b.t.Fatal(err)
-	}
-	b.run("ctr", "images", "import", "/tmp/busybox.tar")
 }
 
 // await waits for the endpoint to be attached and returns address and READY.

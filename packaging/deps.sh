@@ -17,7 +17,7 @@ declare -A needs=(
 what=${1:-all}
 case "$what" in
   all) needs+=([conntrack]=conntrack [crun]=crun [setpriv]=util-linux [unshare]=util-linux [protoc]=protobuf-compiler [iperf3]=iperf3
-    [lintian]=lintian [systemd-analyze]=systemd) ;;
+    [lintian]=lintian [systemd-analyze]=systemd [udevadm]=udev [ps]=procps [curl]=curl) ;;
   bench) needs+=([iperf3]=iperf3) ;;
   docs) needs=([mkdocs]=mkdocs) ;;
   demo) ;;
@@ -31,6 +31,7 @@ for command in "${!needs[@]}"; do
   command -v "$command" >/dev/null || PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needs[$command]}")
 done
 if [[ $what = all || $what = bench ]] && [ ! -x /usr/lib/cni/host-local ]; then missing+=(containernetworking-plugins); fi
+if [ "$what" = all ] && [ ! -e /usr/share/bash-completion/bash_completion ]; then missing+=(bash-completion); fi
 if [ "${#missing[@]}" -gt 0 ]; then
   readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
   [ "$(id -u)" = 0 ] || { echo "deps: these packages are missing: ${missing[*]}. Run as root: sudo make deps" >&2; exit 1; }

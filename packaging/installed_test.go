@@ -1,0 +1,152 @@
+package packaging
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// installed looks at what the package brought beside the programs.
+func (b *bed) installed() {
+	b.t.Helper()
+	if out := b.run("systemctl", "is-enabled", "stellar"); strings.TrimSpace(out) != "enabled" {
+		b.t.Errorf("the unit is %s", out)
+	}
+	if out := b.run("ip", "route", "show", "proto", "stellar"); !strings.Contains(out, "unreachable 172.16.0.0/12") {
+		b.t.Errorf("routes of proto stellar: %s", out)
+	}
+	if out := b.run("stat", "-c", "%a %U %G", "/run/stellar/stellar.sock", "/var/lib/stellar", "/run/stellar"); out != "660 root stellar\n700 root root\n755 root root\n" {
+		b.t.Errorf("modes of socket, data and run directory:\n%s", out)
+	}
+	if out, err := b.try("systemd-analyze", "verify", "stellar.service"); err != nil || strings.Contains(out, "stellar") {
+		b.t.Errorf("systemd-analyze verify: %v %s", err, out)
+	}
+	b.members()
+	b.manuals()
+	b.settings()
+}
+
+// members: who is in group stellar may call the agent, another user may not.
+func (b *bed) members() {
+	b.t.Helper()
+	gid := strings.Split(b.run("getent", "group", "stellar"), ":")[2]
+	nobody := []string{"setpriv", "--reuid", "65534", "--regid", "65534"}
+	if out, err := b.try(append(nobody, "--groups", gid, "stellar", "endpoint", "ls")...); err != nil || !strings.Contains(out, "172.16.") {
+		b.t.Errorf("a member of group stellar is told %s (%v)", out, err)
+	}
+	if out, err := b.try(append(nobody, "--clear-groups", "stellar", "endpoint", "ls")...); err == nil {
+		b.t.Errorf("who is not of group stellar is told %s", out)
+	}
+}
+
+// manuals: every command that the program shows has its page, and each shell
+// completes all of them.
+func (b *bed) manuals() {
+	b.t.Helper()
+	var verbs []string
+	for line := range strings.Lines(b.run("stellar", "__completeNoDesc", "")) {
+		if line = strings.TrimSpace(line); line != "" && line != "help" && !strings.HasPrefix(line, ":") && !strings.HasPrefix(line, "Completion ended") {
+			verbs = append(verbs, line)
+		}
+	}
+	if len(verbs) < 10 {
+		b.t.Errorf("the program completes %q", verbs)
+	}
+	pages := []string{"man1/stellar.1", "man1/stellar-cluster-join.1", "man1/stellar-runc.1", "man5/stellar.toml.5"}
+	for _, verb := range verbs {
+		pages = append(pages, "man1/stellar-"+verb+".1")
+	}
+	for _, page := range pages {
+		if out, err := b.try("sh", "-c", "gzip -dc /usr/share/man/"+page+".gz | head -1"); err != nil || !strings.HasPrefix(out, ".TH ") {
+			b.t.Errorf("%s: %v %s", page, err, out)
+		}
+	}
+	out := b.run("bash", "-c", ". /usr/share/bash-completion/bash_completion; . /usr/share/bash-completion/completions/stellar; "+
+		`COMP_WORDS=(stellar ""); COMP_CWORD=1; COMP_LINE="stellar "; COMP_POINT=8; COMP_TYPE=9; __start_stellar; printf '%s\n' "${COMPREPLY[@]}"`)
+	for _, verb := range verbs {
+		if !strings.Contains(out, verb) {
+			b.t.Errorf("bash does not complete %s:\n%s", verb, out)
+		}
+	}
+	for file, word := range map[string]string{"zsh/vendor-completions/_stellar": "#compdef stellar", "fish/vendor_completions.d/stellar.fish": "complete -c stellar"} {
+		if text, err := os.ReadFile(b.path("/usr/share/" + file)); err != nil || !strings.Contains(string(text), word) {
+			b.t.Errorf("%s: %v, want %q in it", file, err, word)
+		}
+	}
+}
+
+// settings: what systemd and udev make of the files that they read. A networkd
+// that takes every link leaves ours alone, and the kernel has the larger tables.
+func (b *bed) settings() {
+	b.t.Helper()
+	for line := range strings.Lines(b.run("cat", "/usr/lib/sysctl.d/60-stellar.conf")) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), " = ")
+		if !ok || strings.HasPrefix(line, "#") {
+			continue
+		}
+		now, err := b.try("sysctl", "-n", key)
+		if err != nil {
+			if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(key, ".", "/")); err != nil {
+				b.t.Errorf("the kernel has no %s", key)
+			}
+			continue // a setting of the first network alone
+		}
+		if strings.HasPrefix(key, "net.") && strings.TrimSpace(now) != value { // the others are not this machine's own
+			b.t.Errorf("%s is %s, want %s", key, now, value)
+		}
+	}
+	host := strings.Fields(b.run("sh", "-c", "ip -br link show master stellar0 | cut -d@ -f1"))
+	if len(host) != 1 {
+		b.t.Fatalf("links of the bridge: %q", host)
+	}
+	ours := []string{"stellar0", host[0]}
+	for _, link := range ours {
+		out, err := b.try("udevadm", "test-builtin", "net_setup_link", "/sys/class/net/"+link)
+		if err != nil || !strings.Contains(out, "ID_NET_LINK_FILE=/usr/lib/systemd/network/10-stellar.link") {
+			b.t.Errorf("udev and %s: %v %s", link, err, out)
+		}
+	}
+	b.networkd(ours)
+}
+
+// networkd is told to manage every link of our kinds, and one of another name.
+func (b *bed) networkd(ours []string) {
+	b.t.Helper()
+	const theirs = "spare"
+	b.run("ip", "link", "add", theirs, "type", "bridge")
+	all := b.path("/etc/systemd/network/99-all.network")
+	if err := os.MkdirAll(filepath.Dir(all), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(all, []byte("[Match]\nName="+theirs+" stellar0 veth*\n\n[Network]\nKeepConfiguration=yes\nLinkLocalAddressing=no\n"), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	b.run("systemctl", "start", "systemd-networkd")
+	state := func(link string) string {
+		out, _ := b.try("sh", "-c", "grep ^ADMIN_STATE= /run/systemd/netif/links/$(cat /sys/class/net/"+link+"/ifindex)")
+		return strings.TrimSpace(out)
+	}
+	eventually(b.t, 20*time.Second, "networkd has looked at all links", func() error {
+		for _, link := range append([]string{theirs}, ours...) {
+			if s := state(link); s == "" || strings.HasSuffix(s, "=pending") || strings.HasSuffix(s, "=initialized") {
+				return fmt.Errorf("%s: %q", link, s)
+			}
+		}
+		return nil
+	})
+	if s := state(theirs); s == "ADMIN_STATE=unmanaged" {
+		b.t.Errorf("%s: %s, so that it shows nothing that ours are", theirs, s)
+	}
+	for _, link := range ours {
+		if s := state(link); s != "ADMIN_STATE=unmanaged" {
+			b.t.Errorf("networkd manages %s: %s", link, s)
+		}
+	}
+	b.run("systemctl", "stop", "systemd-networkd")
+	b.run("ip", "link", "del", theirs)
+	if err := os.Remove(all); err != nil {
+		b.t.Fatal(err)
+	}
+}
