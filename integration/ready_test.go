@@ -109,6 +109,16 @@ var plainBuild = sync.OnceValues(func() (string, error) {
 	return path, buildBinary(path, "-race=false")
 })
 
+// TestHeld is the first part of TestHold in brief: ten programs, one after the other.
+func TestHeld(t *testing.T) {
+	n := startNode(t, nodeOptions{noAgent: true})
+	n.startAgent("--init", "--config", n.holdConfig(true))
+	n.cli("status", "--wait", "--timeout", "30s")
+	if got := n.firstInstruction("one", 10, 1, networked()); got != 10 {
+		t.Errorf("%d of 10 programs saw their network", got)
+	}
+}
+
 // TestHold: with the hold a program's first instruction has its network, also when
 // many start at once; without, the figure is printed beside it.
 func TestHold(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 // under the unit's restrictions: networks by label, by hand and by CNI, the hold,
 // the FORWARD exception, repair, adoption, containerd's death, three nodes.
 var underRestrictions = []string{
-	"TestAttach", "TestMasquerade", "TestHold", "TestByHand", "TestCNICalls", "TestCNITool", "TestForwardPolicyDrop", "TestRepair", "TestAgentKilled",
+	"TestAttach", "TestMasquerade", "TestHeld", "TestByHand", "TestCNICalls", "TestCNITool", "TestForwardPolicyDrop", "TestRepair", "TestAgentKilled",
 	"TestRuncWrapperStrict", "TestCleanup", "TestContainerdKilled", "TestSharedNamespace", "TestThreeNodes",
 }
 
