@@ -17,6 +17,7 @@ var (
 	mdLink    = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 	mdHeading = regexp.MustCompile(`^#{1,6} +(.*)$`)
 	inSource  = regexp.MustCompile(`^(agent|api|cmd|docs|events|integration|internal|ipam|netsetup|packaging|raftstore|routes|testdata)/[\w./-]+$`)
+	isMetric  = regexp.MustCompile(`^stellar_[a-z_]+$`)
 	makeCall  = regexp.MustCompile(`(?:^|\W)make ([a-z-]+)`)
 	navEntry  = regexp.MustCompile(`: *([\w./-]+\.md)$`)
 	adrRow    = regexp.MustCompile(`^\| (D\d+) `)
@@ -169,8 +170,8 @@ func TestDocumentNavigation(t *testing.T) {
 	}
 }
 
-// TestDocumentsNameWhatIs: tests, files of the repository and targets of make that a
-// document names exist.
+// TestDocumentsNameWhatIs: tests, files of the repository, metrics and targets of make
+// that a document names exist.
 func TestDocumentsNameWhatIs(t *testing.T) {
 	t.Parallel()
 	tests := testNames(t)
@@ -178,6 +179,7 @@ func TestDocumentsNameWhatIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	metrics := sources(t, "agent", "internal", "raftstore", "routes")
 	for path, d := range documents(t) {
 		text := strings.Join(d.lines, "\n")
 		for _, name := range quotedIn(text, isTest) {
@@ -188,6 +190,11 @@ func TestDocumentsNameWhatIs(t *testing.T) {
 		for _, name := range quotedIn(text, inSource) {
 			if found, err := filepath.Glob(filepath.Join(root, name)); err != nil || len(found) == 0 {
 				t.Errorf("%s: there is no %s", path, name)
+			}
+		}
+		for _, name := range quotedIn(text, isMetric) {
+			if !strings.Contains(metrics, `"`+name+`"`) {
+				t.Errorf("%s: there is no metric %s", path, name)
 			}
 		}
 		calls := strings.Join(d.fenced, "\n")
@@ -202,6 +209,26 @@ func TestDocumentsNameWhatIs(t *testing.T) {
 			}
 		}
 	}
+}
+
+// sources returns what stands in the Go files below some directories, tests left out.
+func sources(t *testing.T, dirs ...string) string {
+	t.Helper()
+	var all strings.Builder
+	for _, dir := range dirs {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			all.Write(text)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all.String()
 }
 
 // TestDecisionsAreRecorded: each of the thirteen decisions of the design has a record,
