@@ -49,6 +49,7 @@ func TestClusterFromACopy(t *testing.T) {
 	}
 	a.startAgent()
 	a.cli("status", "--wait", "--timeout", "30s")
+	a.cli("cluster", "end-reclaim", "-y") // before it nobody joins
 	if out, err := b.host.Output(binary, "agent", "cleanup", "-y", "--data-dir", filepath.Join(b.dir, "data"), "--run-dir", filepath.Join(b.dir, "run")); err != nil {
 		t.Fatalf("cleanup: %v\n%s", err, out)
 	}
@@ -57,7 +58,6 @@ func TestClusterFromACopy(t *testing.T) {
 		t.Fatalf("b takes its place: %v\n%s", err, out)
 	}
 	b.cli("status", "--wait", "--timeout", "30s")
-	a.cli("cluster", "end-reclaim", "-y")
 	for _, n := range []*node{a, b} {
 		n.routed(a, b)
 		n.leased(before[0], since)
