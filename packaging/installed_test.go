@@ -23,9 +23,36 @@ func (b *bed) installed() {
 	if out, err := b.try("systemd-analyze", "verify", "stellar.service"); err != nil || strings.Contains(out, "stellar") {
 		b.t.Errorf("systemd-analyze verify: %v %s", err, out)
 	}
+	b.reloaded()
 	b.members()
 	b.manuals()
 	b.settings()
+}
+
+// reloaded: a reload has the running agent read its log level anew.
+func (b *bed) reloaded() {
+	b.t.Helper()
+	const config = "/etc/stellar/config.toml"
+	pid, text := b.pidOfAgent(), b.run("cat", config)
+	b.run("sed", "-i", `s/^level = .*/level = "debug"/`, config)
+	if b.run("cat", config) == text {
+		b.t.Fatalf("no log level in %s", config)
+	}
+	b.run("systemctl", "reload", "stellar")
+	eventually(b.t, 10*time.Second, "the level is debug", func() error {
+		out, err := b.try("stellar", "agent", "log-level")
+		if err == nil && !strings.Contains(out, "debug") {
+			err = fmt.Errorf("it is %s", out)
+		}
+		return err
+	})
+	if now := b.pidOfAgent(); now != pid {
+		b.t.Errorf("the reload started the agent anew")
+	}
+	if err := os.WriteFile(b.path(config), []byte(text), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	b.run("systemctl", "reload", "stellar")
 }
 
 // members: who is in group stellar may call the agent, another user may not.
