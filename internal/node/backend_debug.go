@@ -31,21 +31,25 @@ func (n *Node) LogLevel(_ context.Context, level string) (now, before string, er
 	return n.opts.Logs.Level(), before, nil
 }
 
-// Bugreport implements server.Debug. It works in every state of the node; what has a
-// secret in it is not asked at all, and all text is redacted besides.
+// reportPatience is how long one file of a report may take to be made.
+const reportPatience = 2 * time.Second
+
+// Bugreport implements server.Debug. It works in every state of the node, also when a
+// part hangs: what takes no lock comes first. What has a secret in it is not asked at
+// all, and all text is redacted besides.
 func (n *Node) Bugreport(ctx context.Context, send func(api.ReportFile) error) error {
 	for _, part := range []struct {
 		name string
 		text func(context.Context) ([]byte, error)
 	}{
-		{"facts.json", n.reportFacts},
+		{"goroutines.txt", reportGoroutines},
+		{"log.txt", func(context.Context) ([]byte, error) { return n.opts.Logs.Lines(), nil }},
 		{"config.toml", func(context.Context) ([]byte, error) { return n.opts.Config.Text() }},
+		{"facts.json", n.reportFacts},
 		{"leases.json", n.reportLeases},
 		{"metrics.txt", n.reportMetrics},
-		{"log.txt", func(context.Context) ([]byte, error) { return n.opts.Logs.Lines(), nil }},
-		{"goroutines.txt", reportGoroutines},
 	} {
-		data, err := part.text(ctx)
+		data, err := within(ctx, reportPatience, part.text)
 		if err != nil {
 			data = fmt.Appendf(data, "not to be had: %v\n", err)
 		}
@@ -54,6 +58,33 @@ func (n *Node) Bugreport(ctx context.Context, send func(api.ReportFile) error) e
 		}
 	}
 	return nil
+}
+
+// within returns what text returns, or an error when that takes longer than patience;
+// text then goes on by itself.
+func within(ctx context.Context, patience time.Duration, text func(context.Context) ([]byte, error)) ([]byte, error) {
+	type result struct {
+		data []byte
+		err  error
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	done := make(chan result, 1)
+	go func() { // ends when the part does that it asks
+		defer cancel()
+		data, err := text(ctx)
+		done <- result{data, err}
+	}()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-ctx.Done():
+		select {
+		case r := <-done: // it was there in time
+			return r.data, r.err
+		default:
+			return nil, fmt.Errorf("no answer within %s: see where its goroutine hangs", patience)
+		}
+	}
 }
 
 // processStart is about when the process was started.
