@@ -286,6 +286,9 @@ func (ns *Namespace) ID() NSID { return ns.id }
 // PID returns the process by which the namespace was opened, 0 when by path.
 func (ns *Namespace) PID() int { return ns.pid }
 
+// Do runs fn inside the namespace; see nsx.Do. Sockets that fn opens stay there.
+func (ns *Namespace) Do(fn func() error) error { return nsx.Do(int(ns.file.Fd()), fn) }
+
 // Exited reports whether the process has exited. A namespace opened by path has
 // no process and never exits.
 func (ns *Namespace) Exited() bool {

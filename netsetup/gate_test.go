@@ -160,6 +160,10 @@ func TestOpenPath(t *testing.T) {
 				if got.PID() != 0 || got.Exited() || got.Parked() {
 					t.Errorf("pid %d, exited %v, parked %v", got.PID(), got.Exited(), got.Parked())
 				}
+				var inside NSID
+				if err := got.Do(func() (err error) { inside, err = ownNamespace(); return err }); err != nil || inside != got.ID() {
+					t.Errorf("inside it is %v, want %v, %v", inside, got.ID(), err)
+				}
 				got.Close()
 			}
 			if after := descriptors(t); after != fds {
@@ -167,6 +171,16 @@ func TestOpenPath(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ownNamespace is that of the calling thread.
+func ownNamespace() (NSID, error) {
+	f, err := nsx.Current()
+	if err != nil {
+		return NSID{}, err
+	}
+	defer f.Close()
+	return nsx.IDOf(int(f.Fd()))
 }
 
 // TestOpenPathSwapped: somebody swaps the path between a good namespace, a link

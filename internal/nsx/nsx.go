@@ -44,6 +44,25 @@ func Current() (*os.File, error) {
 	return f, nil
 }
 
+// New makes a network namespace and returns it open, the caller's thread unchanged.
+// It lives while it is open or used: the end of this process is its end, too.
+func New() (*os.File, error) {
+	own, err := Current()
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	var made *os.File
+	err = Do(int(own.Fd()), func() (err error) { // which goes back to where it came from
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
+		}
+		made, err = Current()
+		return err
+	})
+	return made, err
+}
+
 // Do runs fn with the namespace fd as the current one and returns fn's error.
 //
 // fn runs on a goroutine of its own, locked to its thread. The thread goes back
