@@ -48,6 +48,7 @@ type Backend struct {
 
 	logLevel string
 	report   []api.ReportFile
+	paths    connectivity
 }
 
 // New returns a backend without a cluster. now nil means time.Now.
@@ -200,24 +201,28 @@ func (b *Backend) Status(context.Context) (api.StatusReport, error) {
 	return r, nil
 }
 
-// Events implements server.Agent.
+// Events implements server.Agent. All events are this node's.
 func (b *Backend) Events(ctx context.Context, q api.EventQuery, send func(api.Event) error) error {
-	for next := 0; ; {
+	for next, first := 0, true; ; first = false {
 		unlock, err := b.begin("Events")
-		fresh, changed := b.events[min(next, len(b.events)):], b.changed
+		fresh, changed := q.Filter(b.events[next:]), b.changed
+		end := len(b.events)
 		unlock()
 		if err != nil {
 			return err
 		}
-		for _, e := range fresh {
-			if e.Time.Before(q.Since) {
-				continue
+		if first {
+			fresh = q.Newest(fresh)
+			if q.Mark {
+				fresh = append(fresh, api.Event{})
 			}
+		}
+		for _, e := range fresh {
 			if err := send(e); err != nil {
 				return err
 			}
 		}
-		next += len(fresh)
+		next = end
 		if !q.Follow {
 			return nil
 		}

@@ -36,15 +36,16 @@ type Client struct {
 	// committed before.
 	linearizable bool
 
-	agent       stellarv1connect.AgentClient
-	cluster     stellarv1connect.ClusterClient
-	endpoints   stellarv1connect.EndpointsClient
-	attachments stellarv1connect.AttachmentsClient
-	nodes       stellarv1connect.NodesClient
-	ipam        stellarv1connect.IpamClient
-	routes      stellarv1connect.RoutesClient
-	raft        stellarv1connect.RaftClient
-	debug       stellarv1connect.DebugClient
+	agent        stellarv1connect.AgentClient
+	cluster      stellarv1connect.ClusterClient
+	endpoints    stellarv1connect.EndpointsClient
+	attachments  stellarv1connect.AttachmentsClient
+	nodes        stellarv1connect.NodesClient
+	ipam         stellarv1connect.IpamClient
+	routes       stellarv1connect.RoutesClient
+	raft         stellarv1connect.RaftClient
+	debug        stellarv1connect.DebugClient
+	connectivity stellarv1connect.ConnectivityClient
 }
 
 // New returns a client for the agent at address. It does not connect yet.
@@ -73,16 +74,17 @@ func New(address string) (*Client, error) {
 func newClient(hc connect.HTTPClient, base string) *Client {
 	opts := []connect.ClientOption{connect.WithReadMaxBytes(maxResponse)}
 	return &Client{
-		close:       func() {},
-		agent:       stellarv1connect.NewAgentClient(hc, base, opts...),
-		cluster:     stellarv1connect.NewClusterClient(hc, base, opts...),
-		endpoints:   stellarv1connect.NewEndpointsClient(hc, base, opts...),
-		attachments: stellarv1connect.NewAttachmentsClient(hc, base, opts...),
-		nodes:       stellarv1connect.NewNodesClient(hc, base, opts...),
-		ipam:        stellarv1connect.NewIpamClient(hc, base, opts...),
-		routes:      stellarv1connect.NewRoutesClient(hc, base, opts...),
-		raft:        stellarv1connect.NewRaftClient(hc, base, opts...),
-		debug:       stellarv1connect.NewDebugClient(hc, base, opts...),
+		close:        func() {},
+		agent:        stellarv1connect.NewAgentClient(hc, base, opts...),
+		cluster:      stellarv1connect.NewClusterClient(hc, base, opts...),
+		endpoints:    stellarv1connect.NewEndpointsClient(hc, base, opts...),
+		attachments:  stellarv1connect.NewAttachmentsClient(hc, base, opts...),
+		nodes:        stellarv1connect.NewNodesClient(hc, base, opts...),
+		ipam:         stellarv1connect.NewIpamClient(hc, base, opts...),
+		routes:       stellarv1connect.NewRoutesClient(hc, base, opts...),
+		raft:         stellarv1connect.NewRaftClient(hc, base, opts...),
+		debug:        stellarv1connect.NewDebugClient(hc, base, opts...),
+		connectivity: stellarv1connect.NewConnectivityClient(hc, base, opts...),
 	}
 }
 

@@ -113,6 +113,13 @@ var rules = []Rule{
 	servers(v1.RaftSnapshotSaveProcedure),
 	servers(v1.RaftSnapshotRestoreProcedure),
 
+	// Who may send packets out of other nodes' containers could attach to them, too.
+	servers(v1.ConnectivityPingProcedure),
+	nobody(v1.ConnectivityTestProcedure), // the node that was asked asks the others, once
+	servers(v1.ConnectivityLendProcedure),
+	servers(v1.ConnectivityGiveBackProcedure),
+	servers(v1.ConnectivityProbeProcedure),
+
 	// Who looks for a fault of an agent is on its machine.
 	nobody(v1.DebugLogLevelProcedure),
 	nobody(v1.DebugBugreportProcedure),

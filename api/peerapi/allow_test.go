@@ -34,6 +34,7 @@ func procedures() []string {
 		stellarv1.File_stellar_v1_ipam_proto, stellarv1.File_stellar_v1_nodes_proto, stellarv1.File_stellar_v1_raft_proto,
 		stellarv1.File_stellar_v1_routes_proto, stellarv1.File_stellar_v1_attachments_proto,
 		stellarv1.File_stellar_v1_debug_proto,
+		stellarv1.File_stellar_v1_connectivity_proto,
 	} {
 		for i := range f.Services().Len() {
 			s := f.Services().Get(i)

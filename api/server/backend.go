@@ -29,9 +29,11 @@ type Agent interface {
 	// Version and Status answer from memory, without a cluster, too.
 	Version(ctx context.Context) (api.VersionInfo, error)
 	Status(ctx context.Context) (api.StatusReport, error)
-	// Events calls send for each remembered event, oldest first, and with
-	// q.Follow for each new one until ctx ends, which is no error. Between the
-	// two none is lost or repeated. It returns the error of send.
+	// Events calls send for each remembered event that q asks for, oldest first,
+	// and with q.Follow for each new one until ctx ends, which is no error. Between
+	// the two none is lost or repeated; q.Mark sends the zero Event there. A send
+	// that is slow holds up nobody: what was forgotten meanwhile is told by an event
+	// of api.EventLost. q.Nodes are ids. It returns the error of send.
 	Events(ctx context.Context, q api.EventQuery, send func(api.Event) error) error
 	// InitCluster makes a new one-node cluster and returns when the node holds
 	// its subnet. ipam.ErrAlreadyInitialized when the node belongs to one.

@@ -36,7 +36,10 @@ func (h agentHandler) Version(ctx context.Context, _ *stellarv1.VersionRequest) 
 }
 
 func (h agentHandler) Events(ctx context.Context, m *stellarv1.EventsRequest, out *connect.ServerStream[stellarv1.EventsResponse]) error {
-	q := wire.ToEventQuery(m)
+	q, err := h.eventQuery(ctx, m)
+	if err != nil {
+		return rpc.Error(err)
+	}
 	// The headers go out now, so that a follower knows that it is connected.
 	if err := out.Send(nil); err != nil {
 		return err
@@ -46,7 +49,7 @@ func (h agentHandler) Events(ctx context.Context, m *stellarv1.EventsRequest, ou
 	defer cancel()
 	run := serving(ctx)
 	defer context.AfterFunc(run, cancel)()
-	err := h.backend.Events(ctx, q, func(e api.Event) error { return out.Send(wire.FromEvent(e)) })
+	err = h.backend.Events(ctx, q, func(e api.Event) error { return out.Send(wire.FromEvent(e)) })
 	if q.Follow && (err == nil || errors.Is(err, context.Canceled)) {
 		err = ctx.Err() // why following ended
 		if run.Err() != nil {
@@ -54,6 +57,35 @@ func (h agentHandler) Events(ctx context.Context, m *stellarv1.EventsRequest, ou
 		}
 	}
 	return rpc.Error(err)
+}
+
+// eventQuery reads a query, with nodes by their ids.
+func (h agentHandler) eventQuery(ctx context.Context, m *stellarv1.EventsRequest) (api.EventQuery, error) {
+	q := wire.ToEventQuery(m)
+	if err := q.Validate(); err != nil || !q.AllNodes && len(q.Nodes) == 0 {
+		return q, err
+	}
+	all, err := h.backend.Nodes(ctx)
+	if err != nil {
+		return q, err
+	}
+	names := q.Nodes
+	q.Nodes = nil
+	for _, n := range all {
+		if q.AllNodes && n.Status != api.NodeRemoved {
+			q.Nodes = append(q.Nodes, n.ID)
+		}
+	}
+	for _, name := range names {
+		n, err := resolveNode(all, name)
+		if err != nil {
+			return q, err
+		}
+		if !slices.Contains(q.Nodes, n.ID) {
+			q.Nodes = append(q.Nodes, n.ID)
+		}
+	}
+	return q, nil
 }
 
 func (h agentHandler) ClusterInit(ctx context.Context, m *stellarv1.ClusterInitRequest) (*stellarv1.ClusterInitResponse, error) {

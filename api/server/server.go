@@ -104,6 +104,7 @@ func (s *Server) mux(opts ...connect.HandlerOption) *http.ServeMux {
 	mux.Handle(stellarv1connect.NewRoutesHandler(routesHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewRaftHandler(raftHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewDebugHandler(debugHandler{s}, opts...))
+	mux.Handle(stellarv1connect.NewConnectivityHandler(connectivityHandler{s}, opts...))
 	return mux
 }
 

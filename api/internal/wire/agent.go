@@ -57,12 +57,18 @@ func ToEvent(m *stellarv1.EventsResponse) api.Event {
 
 // FromEventQuery makes the message of a query.
 func FromEventQuery(q api.EventQuery) *stellarv1.EventsRequest {
-	return &stellarv1.EventsRequest{Follow: q.Follow, Since: stamp(q.Since)}
+	return &stellarv1.EventsRequest{
+		Follow: q.Follow, Since: stamp(q.Since), Tail: int32(q.Tail), Types: q.Types, Subject: text(q.Subject),
+		Nodes: q.Nodes, AllNodes: q.AllNodes, Mark: q.Mark,
+	}
 }
 
 // ToEventQuery reads a query.
 func ToEventQuery(m *stellarv1.EventsRequest) api.EventQuery {
-	return api.EventQuery{Follow: m.GetFollow(), Since: moment(m.GetSince())}
+	return api.EventQuery{
+		Follow: m.GetFollow(), Since: moment(m.GetSince()), Tail: int(m.GetTail()), Types: m.GetTypes(), Subject: m.GetSubject(),
+		Nodes: m.GetNodes(), AllNodes: m.GetAllNodes(), Mark: m.GetMark(),
+	}
 }
 
 // FromCluster makes the message of a cluster.

@@ -106,6 +106,13 @@ func TestNothingIsLostOnTheWire(t *testing.T) {
 	roundTrip(t, FromSnapshot, ToSnapshot)
 	roundTrip(t, FromRestored, ToRestored)
 	roundTrip(t, FromRouteChange, ToRouteChange)
+	roundTrip(t, FromPingRequest, ToPingRequest)
+	roundTrip(t, FromPingMessage, ToPingMessage)
+	roundTrip(t, FromConnectivityTest, ToConnectivityTest)
+	roundTrip(t, FromConnectivityMessage, ToConnectivityMessage)
+	roundTrip(t, FromConnectivityLoan, ToConnectivityLoan)
+	roundTrip(t, FromConnectivityProbe, ToConnectivityProbe)
+	roundTrip(t, FromConnectivityProbed, ToConnectivityProbed)
 }
 
 func TestUnknownCheckStateCountsAsError(t *testing.T) {

@@ -49,7 +49,8 @@ type AgentClient interface {
 	Status(context.Context, *v1.StatusRequest) (*v1.StatusResponse, error)
 	Version(context.Context, *v1.VersionRequest) (*v1.VersionResponse, error)
 	// Events sends the remembered events, oldest first, then, with follow, each
-	// new one until the caller goes away; none is lost or repeated in between.
+	// new one until the caller goes away; none is lost or repeated in between. Who
+	// reads so slowly that events are forgotten meanwhile gets one of type "lost".
 	Events(context.Context, *v1.EventsRequest) (*connect.ServerStreamForClient[v1.EventsResponse], error)
 	// ClusterInit makes a new one-node cluster. It works once.
 	ClusterInit(context.Context, *v1.ClusterInitRequest) (*v1.ClusterInitResponse, error)
@@ -139,7 +140,8 @@ type AgentHandler interface {
 	Status(context.Context, *v1.StatusRequest) (*v1.StatusResponse, error)
 	Version(context.Context, *v1.VersionRequest) (*v1.VersionResponse, error)
 	// Events sends the remembered events, oldest first, then, with follow, each
-	// new one until the caller goes away; none is lost or repeated in between.
+	// new one until the caller goes away; none is lost or repeated in between. Who
+	// reads so slowly that events are forgotten meanwhile gets one of type "lost".
 	Events(context.Context, *v1.EventsRequest, *connect.ServerStream[v1.EventsResponse]) error
 	// ClusterInit makes a new one-node cluster. It works once.
 	ClusterInit(context.Context, *v1.ClusterInitRequest) (*v1.ClusterInitResponse, error)
