@@ -34,36 +34,6 @@ func (n *Node) ready() (*parts, error) {
 // Version implements server.Backend.
 func (n *Node) Version(context.Context) (api.VersionInfo, error) { return n.opts.Version, nil }
 
-// Events implements server.Backend.
-func (n *Node) Events(ctx context.Context, q api.EventQuery, send func(api.Event) error) error {
-	p, err := n.ready()
-	if err != nil {
-		return err
-	}
-	var next uint64
-	for {
-		var list []agent.Event
-		var more <-chan struct{}
-		list, next, more = p.agent.Events(next)
-		for _, e := range list {
-			if e.Time.Before(q.Since) {
-				continue
-			}
-			if err := send(api.Event{Time: e.Time, Type: e.Type, Node: e.Node, Subject: e.Subject, Message: e.Message}); err != nil {
-				return err
-			}
-		}
-		if !q.Follow {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-more:
-		}
-	}
-}
-
 // Endpoints implements server.Backend.
 func (n *Node) Endpoints(context.Context) ([]api.Endpoint, error) {
 	p, err := n.ready()
@@ -172,11 +142,14 @@ func (n *Node) Status(ctx context.Context) (api.StatusReport, error) {
 	p, phase := n.current()
 	r := api.StatusReport{Node: n.id.Name}
 	add := func(name string, state api.CheckState, reason string) {
+		if reason == "" && state != api.OK {
+			reason = "not told: the agent's log may say why" // nobody is left without a next step
+		}
 		r.Checks = append(r.Checks, api.Check{Name: name, State: state, Reason: reason})
 	}
 	if p == nil {
 		add(api.CheckReady, api.Warn, phase)
-		add(api.CheckLeader, api.Warn, "no leader yet")
+		add(api.CheckLeader, api.Warn, "no leader yet: the node is not up")
 		n.checkCertificate(add)
 		if err := n.lost(); err != nil {
 			add(storeCheck, api.Err, err.Error()+hintOf(err))

@@ -96,6 +96,9 @@ func checkAttachment(a api.Attachment) error {
 			return api.Errorf(api.CodeInvalid, "the attachment has no %s", part.what)
 		}
 	}
+	if a.Network == lentNetwork {
+		return api.Errorf(api.CodeInvalid, "the network name %s is the agent's own", lentNetwork).WithHint("give the CNI network another name")
+	}
 	return nil
 }
 

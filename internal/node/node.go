@@ -69,6 +69,7 @@ type Node struct {
 	tls         atomic.Pointer[pki.Store] // nil before the node belongs to a cluster
 	contact     *contact
 	claims      claims
+	loans       *loans
 	restart     chan struct{} // filled when Run is to end with ErrRestart
 
 	mu    sync.Mutex // guards what follows
@@ -117,7 +118,7 @@ func New(opts Options) (*Node, error) {
 	reg := prometheus.NewRegistry()
 	n := &Node{
 		opts: opts, log: opts.Logger, id: id, reg: reg, initialized: make(chan struct{}), restart: make(chan struct{}, 1),
-		meters: newMeters(reg),
+		meters: newMeters(reg), loans: newLoans(),
 	}
 	n.contact = openContact(filepath.Join(opts.Config.DataDir, contactFile), opts.Config.Cluster.ContactLimit.Duration, clocks, n.log)
 	if err := n.fence.load(opts.Config.DataDir); err != nil {
@@ -264,6 +265,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { return p.routes.Run(ctx) })
 	runHold(ctx, g, p.hold)
 	g.Go(func() error { return p.agent.Run(ctx) })
+	g.Go(func() error { return n.sweepLoans(ctx, p) })
 	g.Go(func() error { return p.containerd.Run(ctx, containerdSink{p.agent, &n.containerdPID, p.hold}) })
 	return nil
 }

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"stellar.io/stellar/agent"
@@ -50,7 +53,7 @@ func (p *parts) checkReady(add addCheck) {
 	case up:
 		add(api.CheckReady, api.Warn, "the first round over the containers is not over yet")
 	default:
-		add(api.CheckReady, api.Warn, "waiting for containerd")
+		add(api.CheckReady, api.Warn, "waiting for containerd (is it running? systemctl status containerd)")
 	}
 }
 
@@ -62,7 +65,7 @@ func (p *parts) checkContainerd(add addCheck) {
 	case err != nil:
 		add("containerd", api.Warn, fmt.Sprintf("away for %s: %v (running containers keep their networks)", since(changed), err))
 	default:
-		add("containerd", api.Warn, "not reached yet")
+		add("containerd", api.Warn, "not reached yet: new containers get no network (is it running? systemctl status containerd)")
 	}
 }
 
@@ -75,10 +78,23 @@ func (p *parts) checkRaft(add addCheck) {
 		add("raft", api.OK, fmt.Sprintf("%s, term %d, index %d", s.State, s.Term, s.AppliedIndex))
 	}
 	if s.Leader == "" {
-		add(api.CheckLeader, api.Warn, "no leader answers")
+		add(api.CheckLeader, api.Warn, p.leaderless())
 	} else {
 		add(api.CheckLeader, api.OK, "")
 	}
+}
+
+// leaderless says what goes on without a leader, and who could become one.
+func (p *parts) leaderless() string {
+	var voters []string
+	for _, other := range p.store.Peers() {
+		if other.Voter {
+			voters = append(voters, cmp.Or(other.Node, other.ID.Short()))
+		}
+	}
+	slices.Sort(voters)
+	return fmt.Sprintf("no leader answers: containers get their networks, membership waits; it takes %d of the voters %s (stellar raft peers)",
+		len(voters)/2+1, strings.Join(voters, ", "))
 }
 
 // stoppedHint says what to do about a state that has stopped.
@@ -120,7 +136,7 @@ func (p *parts) checkAddresses(add addCheck) {
 	case c.Free == 0:
 		add("addresses", api.Err, text+": new containers are rejected")
 	case float64(total-c.Free) >= fullAt*float64(total):
-		add("addresses", api.Warn, text)
+		add("addresses", api.Warn, text+": nearly full (stellar ipam check finds what is held in vain)")
 	default:
 		add("addresses", api.OK, text)
 	}

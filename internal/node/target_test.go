@@ -1,0 +1,84 @@
+package node
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"stellar.io/stellar/api"
+	"stellar.io/stellar/ipam"
+)
+
+func TestDirectory(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("0123456789abcdef", 4)
+	at := func(node, ns, id, address, down string) place {
+		p := place{node: ipam.NodeID(node), ref: api.EndpointRef{Namespace: ns, Container: id, Ifname: "eth0"}, name: ns + "/" + id, down: down}
+		if address != "" {
+			p.address = netip.MustParseAddr(address)
+		}
+		return p
+	}
+	d := directory{
+		nodeName: func(id ipam.NodeID) string { return "n" + string(id) },
+		nodes: []place{
+			{node: "1", name: "alpha", address: netip.MustParseAddr("192.0.2.1")}, {node: "2", name: "beta", address: netip.MustParseAddr("192.0.2.2")},
+			{node: "3", name: "lonely"},
+		},
+		endpoints: []place{
+			at("1", "default", "web", "172.16.0.2", ""), at("2", "default", "db", "172.16.4.2", ""), at("2", "prod", "db", "172.16.4.3", ""),
+			at("1", "default", "both", "172.16.0.3", ""), at("2", "default", "both", "172.16.4.4", ""),
+			at("1", "default", "alpha", "172.16.0.4", ""), at("1", "default", long, "172.16.0.5", ""),
+			at("1", "default", "bad", "", "rejected: host network"), at("2", "default", "stopped", "172.16.4.5", "not running"),
+		},
+	}
+	for _, tt := range []struct {
+		in, name, address string
+		node              ipam.NodeID
+		code              api.Code // "": found
+		says              string
+	}{
+		{in: "web", name: "default/web", address: "172.16.0.2", node: "1"},
+		{in: "default/db", name: "default/db", address: "172.16.4.2", node: "2"},
+		{in: "012345", name: "default/" + long, address: "172.16.0.5", node: "1"},
+		{in: "default/0123", name: "default/" + long, address: "172.16.0.5", node: "1"},
+		{in: "beta", name: "beta", address: "192.0.2.2", node: "2"},
+		{in: "172.16.4.3", name: "prod/db", address: "172.16.4.3", node: "2"},
+		{in: "192.0.2.1", name: "alpha", address: "192.0.2.1", node: "1"},
+		{in: "203.0.113.7", name: "203.0.113.7", address: "203.0.113.7"},
+		{in: "we", code: api.CodeNotFound, says: "no container, node or address"},
+		{in: "other/web", code: api.CodeNotFound},
+		{in: "default/beta", code: api.CodeNotFound},
+		{in: "", code: api.CodeNotFound},
+		{in: "/", code: api.CodeNotFound},
+		{in: "default/", code: api.CodeNotFound},
+		{in: "db", code: api.CodeConflict, says: "default/db on node n2 (172.16.4.2), prod/db on node n2 (172.16.4.3)"},
+		{in: "default/both", code: api.CodeConflict, says: "default/both on node n1 (172.16.0.3), default/both on node n2 (172.16.4.4)"},
+		{in: "alpha", code: api.CodeConflict, says: "default/alpha on node n1 (172.16.0.4), node alpha (192.0.2.1)"},
+		{in: "172.16.4.0/22", code: api.CodeInvalid, says: "a block"},
+		{in: "::1", code: api.CodeInvalid, says: "not an IPv4"},
+		{in: "bad", code: api.CodeConflict, says: "no address: it is rejected: host network"},
+		{in: "lonely", code: api.CodeConflict, says: "lonely has no address"},
+	} {
+		got, err := d.target(tt.in)
+		if tt.code != "" {
+			if err == nil || api.CodeOf(err) != tt.code || !strings.Contains(err.Error(), tt.says) || hintOf(err) == "" {
+				t.Errorf("%q: %+v, %v (%s)", tt.in, got, err, hintOf(err))
+			}
+			continue
+		}
+		if err != nil || got.name != tt.name || got.node != tt.node || got.address.String() != tt.address {
+			t.Errorf("%q: %+v, %v", tt.in, got, err)
+		}
+	}
+	for in, says := range map[string]string{
+		"203.0.113.7": "belongs to no container and no node", "bad": "it is rejected: host network", "stopped": "it is not running", "nothing": "no container",
+	} {
+		if _, err := d.source(in); err == nil || !strings.Contains(err.Error(), says) || hintOf(err) == "" {
+			t.Errorf("from %q: %v", in, err)
+		}
+	}
+	if p, err := d.source("lonely"); err != nil || p.node != "3" {
+		t.Errorf("a node needs no address to send: %+v, %v", p, err)
+	}
+}
