@@ -86,6 +86,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.agentCommand(), a.clusterCommand(), a.statusCommand(), a.waitCommand(),
 		a.endpointCommand(), a.psCommand(), a.nodeCommand(), a.ipamCommand(), a.routeCommand(), a.raftCommand(), a.cniCommand(),
+		a.pingCommand(), a.connectivityCommand(),
 		a.eventsCommand(), a.bugreportCommand(), a.versionCommand(), a.manCommand(root), a.referenceCommand(root),
 	)
 	return root

@@ -13,25 +13,61 @@ import (
 )
 
 type eventsCmd struct {
-	app    *app
-	follow bool
-	since  string
+	app      *app
+	follow   bool
+	since    string
+	tail     int
+	types    []string
+	subject  string
+	nodes    []string
+	allNodes bool
 }
 
 func (a *app) eventsCommand() *cobra.Command {
 	c := &eventsCmd{app: a}
 	cmd := &cobra.Command{
-		Use: "events", Short: "Show what happened on this node", Args: cobra.NoArgs,
-		Long: "Shows the events that the agent remembers, oldest first. With -f and -o json, one\n" +
-			"object a line.",
+		Use: "events", Short: "Show what happened on the nodes", Args: cobra.NoArgs,
+		Long: fmt.Sprintf("Shows the events that the agent remembers, oldest first; with -f those that come,\n"+
+			"too, until it is interrupted. With -f and -o json, one object a line. An agent\n"+
+			"remembers its last %d events, in memory, until it ends.\n\n"+
+			"Filters are combined. An event of type %s says that events were forgotten\n"+
+			"before they were read, for a reader that is slow does not hold up the agent; one of\n"+
+			"type %s says that a node cannot be asked. Both pass all filters.", api.EventHistory, api.EventLost, api.EventUnreachable),
 	}
-	cmd.Flags().BoolVarP(&c.follow, "follow", "f", false, "go on with new events until interrupted")
-	cmd.Flags().StringVar(&c.since, "since", "", "only events since a time (RFC 3339) or an age (10m)")
+	f := cmd.Flags()
+	f.BoolVarP(&c.follow, "follow", "f", false, "go on with new events until interrupted")
+	f.StringVar(&c.since, "since", "", "only events since a time (RFC 3339) or an age (10m)")
+	f.IntVar(&c.tail, "tail", -1, "only the newest so many of the remembered ones (default all)")
+	f.StringSliceVar(&c.types, "type", nil, "only events of this type (attached, detach, reject, repair, …); may be repeated")
+	f.StringVar(&c.subject, "subject", "", "only about this: NAMESPACE/ID, an id, or a pattern with * and ?")
+	f.StringSliceVar(&c.nodes, "node", nil, "those of this node, asked through the cluster; may be repeated (default this one)")
+	f.BoolVar(&c.allNodes, "all-nodes", false, "those of every node of the cluster")
+	cmd.MarkFlagsMutuallyExclusive("node", "all-nodes")
+	f.Lookup("tail").DefValue = ""
+	_ = cmd.RegisterFlagCompletionFunc("node", a.completeNodes) // fails only for a flag that is not there
 	return a.attach(cmd, c, noTimeout)
 }
 
+// query reads the flags.
+func (c *eventsCmd) query(now time.Time) (api.EventQuery, error) {
+	q := api.EventQuery{Follow: c.follow, Types: c.types, Subject: c.subject, Nodes: c.nodes, AllNodes: c.allNodes}
+	var err error
+	if q.Since, err = parseSince(now, c.since); err != nil {
+		return q, err
+	}
+	switch {
+	case c.tail < -1:
+		return q, api.Errorf(api.CodeInvalid, "--tail %d is less than none", c.tail)
+	case c.tail == 0:
+		q.Tail = -1
+	case c.tail > 0:
+		q.Tail = c.tail
+	}
+	return q, q.Validate()
+}
+
 func (c *eventsCmd) Run(ctx context.Context, _ []string, stdout, _ io.Writer) error {
-	since, err := parseSince(time.Now(), c.since)
+	query, err := c.query(time.Now())
 	if err != nil {
 		return err
 	}
@@ -50,7 +86,6 @@ func (c *eventsCmd) Run(ctx context.Context, _ []string, stdout, _ io.Writer) er
 			return err
 		}
 	}
-	query := api.EventQuery{Follow: c.follow, Since: since}
 	if !c.follow && c.app.output == formatJSON {
 		items := []api.Event{}
 		err := cl.Events(ctx, query, func(e api.Event) error {

@@ -120,6 +120,7 @@ func (f *fakeAgent) stop() {
 //	fake route DESTINATION VIA|- DEV NODE STATE [REASON]
 //	fake report NAME TEXT: a file of the agent's bug report
 //	fake snapshot FILE [CLUSTER-ID]: makes one, and has the backend save it
+//	fake drop ADDRESS [PROBLEM]; fake connectivity healthy|filtered|absent PACE
 //	fake later DURATION …: any of these, after a while
 func runFake(ts *testscript.TestScript, neg bool, args []string) {
 	f := ts.Value(fakeKey{}).(*fakeAgent)
@@ -186,6 +187,14 @@ func (f *fakeAgent) do(args []string) error {
 		f.SetReport(api.ReportFile{Name: arg(1), Data: []byte(arg(2))})
 	case "snapshot":
 		return f.snapshot(arg(1), cmp.Or(arg(2), apitest.ClusterID))
+	case "drop":
+		f.Drop(netip.MustParseAddr(arg(1)), arg(2))
+	case "connectivity":
+		pace, err := time.ParseDuration(arg(2))
+		if err != nil {
+			return err
+		}
+		f.SetConnectivity(connectivityReport(arg(1)), pace)
 	case "event":
 		f.AddEvent(arg(1), arg(2), arg(3))
 	default:

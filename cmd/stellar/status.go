@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,18 +16,23 @@ type statusCmd struct {
 	app   *app
 	brief bool
 	wait  bool
+	watch bool
 }
 
 func (a *app) statusCommand() *cobra.Command {
 	c := &statusCmd{app: a}
 	cmd := &cobra.Command{
 		Use: "status", Short: "Judge this node", Args: cobra.NoArgs,
-		Long: "Shows what the agent says of this node. Exit code 5 when a check is ERR.",
+		Long: "Shows what the agent says of this node. Exit code 5 when a check is ERR.\n\n" +
+			"With --watch it goes on until it is interrupted: a terminal always has the present\n" +
+			"state; elsewhere each check has a line at first and one when it changes, with -o json\n" +
+			"an object of the whole.",
 	}
 	cmd.Flags().BoolVar(&c.brief, "brief", false, "one line: the worst state and what is not OK")
 	cmd.Flags().BoolVar(&c.wait, "wait", false, "wait until the node is ready (60s unless --timeout says otherwise)")
-	// --wait waits longer than a question may take; Run shortens the latter.
-	return a.attach(cmd, c, waitTimeout)
+	cmd.Flags().BoolVar(&c.watch, "watch", false, "go on until interrupted")
+	cmd.MarkFlagsMutuallyExclusive("wait", "watch")
+	return a.attach(cmd, c, noTimeout) // Run knows what it is to be
 }
 
 var checkColumns = []column[api.Check]{
@@ -41,6 +47,19 @@ func (c *statusCmd) Run(ctx context.Context, _ []string, stdout, _ io.Writer) er
 		return err
 	}
 	defer cl.Close()
+	if c.watch {
+		w := statusWatch{cmd: c, out: stdout, screen: isTerminal(stdout), pause: watchPause, now: time.Now}
+		return w.run(ctx, cl.Status)
+	}
+	if c.app.timeout == 0 {
+		limit := callTimeout
+		if c.wait {
+			limit = waitTimeout
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
 	var r api.StatusReport
 	var waited error
 	if c.wait {
@@ -48,15 +67,8 @@ func (c *statusCmd) Run(ctx context.Context, _ []string, stdout, _ io.Writer) er
 		if r.Node == "" {
 			return waited // never heard of the agent
 		}
-	} else {
-		if c.app.timeout == 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, callTimeout)
-			defer cancel()
-		}
-		if r, err = cl.Status(ctx); err != nil {
-			return err
-		}
+	} else if r, err = cl.Status(ctx); err != nil {
+		return err
 	}
 	if err := c.print(stdout, r); err != nil {
 		return err
