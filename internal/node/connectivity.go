@@ -309,6 +309,9 @@ func (b *borrowed) hold(ctx context.Context, i int, t api.ConnectivityTest) {
 		err = cmp.Or(context.Cause(ctx), errors.New("it lends nothing"))
 	}
 	l.Node.Error = err.Error()
+	if api.CodeOf(err) == api.CodeDenied { // this node's certificate is that of a mere node
+		l.Node.Error += ": test from a server (`stellar node ls` shows the roles)"
+	}
 	b.enter(i, l)
 }
 
