@@ -66,14 +66,11 @@ func (n *Node) directory(ctx context.Context, p *parts) directory {
 	return d
 }
 
-// leasePlace is an endpoint of another node, as the replicated state knows it.
+// leasePlace is an endpoint of another node, as the replicated state knows it. Whether
+// it is up, that node says: the state hears of it later.
 func leasePlace(node ipam.NodeID, l ipam.Lease) place {
 	ref := api.EndpointRef{Namespace: l.Owner.Namespace, Container: l.Owner.ID, Ifname: l.Owner.Interface}
-	at := place{node: node, ref: ref, address: l.Addr, name: ref.String()}
-	if l.State != ipam.Attached {
-		at.down = "not running"
-	}
-	return at
+	return place{node: node, ref: ref, address: l.Addr, name: ref.String()}
 }
 
 const hintTarget = "name a container, NAMESPACE/ID, a node or an address: `stellar ps` and `stellar node ls` show them, `stellar ipam show` has other nodes' addresses"

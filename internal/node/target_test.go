@@ -29,7 +29,7 @@ func TestDirectory(t *testing.T) {
 			at("1", "default", "web", "172.16.0.2", ""), at("2", "default", "db", "172.16.4.2", ""), at("2", "prod", "db", "172.16.4.3", ""),
 			at("1", "default", "both", "172.16.0.3", ""), at("2", "default", "both", "172.16.4.4", ""),
 			at("1", "default", "alpha", "172.16.0.4", ""), at("1", "default", long, "172.16.0.5", ""),
-			at("1", "default", "bad", "", "rejected: host network"), at("2", "default", "stopped", "172.16.4.5", "not running"),
+			at("1", "default", "bad", "", "rejected: host network"), at("1", "default", "stopped", "172.16.0.6", "bound"),
 		},
 	}
 	for _, tt := range []struct {
@@ -72,7 +72,7 @@ func TestDirectory(t *testing.T) {
 		}
 	}
 	for in, says := range map[string]string{
-		"203.0.113.7": "belongs to no container and no node", "bad": "it is rejected: host network", "stopped": "it is not running", "nothing": "no container",
+		"203.0.113.7": "belongs to no container and no node", "bad": "it is rejected: host network", "stopped": "it is bound", "nothing": "no container",
 	} {
 		if _, err := d.source(in); err == nil || !strings.Contains(err.Error(), says) || hintOf(err) == "" {
 			t.Errorf("from %q: %v", in, err)
