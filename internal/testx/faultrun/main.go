@@ -24,14 +24,19 @@ import (
 func main() {
 	shard := flag.String("shard", "", "`I/N`: run the I-th of N parts of the long figures")
 	list := flag.Bool("list", false, "list the units and run nothing")
+	atOnce := flag.Int("at-once", 2, "run `N` tests at a time")
 	flag.Parse()
-	if err := run(*shard, *list); err != nil {
+	if *atOnce < 1 {
+		fmt.Fprintln(os.Stderr, "faultrun: -at-once must be 1 or more")
+		os.Exit(2)
+	}
+	if err := run(*shard, *atOnce, *list); err != nil {
 		fmt.Fprintln(os.Stderr, "faultrun:", err)
 		os.Exit(1)
 	}
 }
 
-func run(shard string, list bool) error {
+func run(shard string, atOnce int, list bool) error {
 	tests, err := find(".")
 	if err != nil {
 		return err
@@ -55,7 +60,7 @@ func run(shard string, list bool) error {
 		}
 		return nil
 	}
-	return runAll(units, l, os.Stdout)
+	return runAll(units, l, atOnce, os.Stdout)
 }
 
 // test is one of the suite.

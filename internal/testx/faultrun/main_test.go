@@ -79,3 +79,47 @@ func TestRun(t *testing.T) {
 		}
 	}
 }
+
+// TestRunAll: every unit runs once, whoever takes it, the table is in their order, and
+// one that failed is not noted.
+func TestRunAll(t *testing.T) {
+	root := t.TempDir()
+	t.Chdir(root)
+	if err := os.MkdirAll("p", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"go.mod": "module x\n\ngo 1.24\n",
+		"p/p_test.go": `package p
+
+import "testing"
+
+func TestFaultA(t *testing.T) { t.Log("a") }
+func TestFaultB(t *testing.T) { t.Fatal("b") }
+func TestFaultC(t *testing.T) { t.Log("c") }
+`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests, err := find(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &ledger{t.TempDir()}
+	var out strings.Builder
+	if err := runAll(short(tests), l, 2, &out); err == nil || !strings.Contains(err.Error(), "1 tests failed") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	text := out.String()[strings.LastIndex(out.String(), "TEST "):]
+	a, b, c := strings.Index(text, "TestFaultA"), strings.Index(text, "TestFaultB"), strings.Index(text, "TestFaultC")
+	if a < 0 || b < a || c < b || strings.Count(text, "FAILED") != 1 {
+		t.Errorf("table:\n%s", text)
+	}
+	out.Reset()
+	_ = runAll(short(tests), l, 2, &out)
+	if !strings.Contains(out.String(), "1 tests, 1 failed, 0 left, 2 finished before") {
+		t.Errorf("again:\n%s", out.String())
+	}
+}

@@ -9,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -25,6 +27,7 @@ const (
 // outcome is what a unit has shown.
 type outcome struct {
 	unit   unit
+	place  int // among all units
 	failed bool
 	took   time.Duration
 	rows   []faults.Row
@@ -34,52 +37,103 @@ type outcome struct {
 // said finds what a test logged in a line of its output.
 var said = regexp.MustCompile(`^ +[a-z0-9_]+_test\.go:\d+: (.*)`)
 
-// runAll runs units one after the other, for they measure, and prints the table.
-func runAll(units []unit, l *ledger, out io.Writer) error {
+// runAll runs units, atOnce of them at a time: most of their time they wait. Each has
+// processes, namespaces and directories of its own. It prints the table.
+func runAll(units []unit, l *ledger, atOnce int, out io.Writer) error {
 	dir, err := os.MkdirTemp("", "faultrun-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	began, built := time.Now(), map[string]string{}
-	var all []outcome
-	failed, left, skipped := 0, 0, 0
-	for i, u := range units {
-		if l.finished(u) {
-			skipped++
-			continue
-		}
-		if l.dir != "" && time.Since(began) > shardTime {
-			left++
-			continue
-		}
-		bin, ok := built[u.pkg]
-		if !ok {
-			if bin, err = build(dir, u.pkg); err != nil {
-				return err
-			}
-			built[u.pkg] = bin
-		}
-		o, log := u.run(bin)
-		fmt.Fprintf(out, "%d/%d %s: %s in %s\n", i+1, len(units), u, word(o.failed), o.took.Round(10*time.Millisecond))
-		if o.failed {
-			failed++
-			fmt.Fprintf(out, "%s\n%s\n", log, faults.Replay(u.name, u.pkg, max(1, u.seed), u.long))
-		} else if err := l.note(u); err != nil {
-			return err
-		}
-		all = append(all, o)
+	s := suite{units: units, ledger: l, out: out, dir: dir, built: map[string]string{}, began: time.Now()}
+	var workers sync.WaitGroup
+	for range atOnce {
+		workers.Go(s.work)
 	}
+	workers.Wait()
+	if s.err != nil {
+		return s.err
+	}
+	slices.SortFunc(s.all, func(a, b outcome) int { return a.place - b.place })
 	fmt.Fprintln(out)
-	err = table(out, all)
-	fmt.Fprintf(out, "\n%d tests, %d failed, %d left, %d finished before; %s\n", len(all), failed, left, skipped, time.Since(began).Round(time.Second))
-	if failed > 0 {
-		err = errors.Join(err, fmt.Errorf("%d tests failed", failed))
+	err = table(out, s.all)
+	fmt.Fprintf(out, "\n%d tests, %d failed, %d left, %d finished before; %s\n", len(s.all), s.failed, s.left, s.skipped, time.Since(s.began).Round(time.Second))
+	if s.failed > 0 {
+		err = errors.Join(err, fmt.Errorf("%d tests failed", s.failed))
 	}
-	if left > 0 {
-		err = errors.Join(err, fmt.Errorf("%d units are left: the same command goes on with them", left))
+	if s.left > 0 {
+		err = errors.Join(err, fmt.Errorf("%d units are left: the same command goes on with them", s.left))
 	}
 	return err
+}
+
+// suite is a run of all units.
+type suite struct {
+	units  []unit
+	ledger *ledger
+	dir    string // of the test binaries
+	began  time.Time
+
+	mu                    sync.Mutex // guards everything below
+	out                   io.Writer
+	next                  int
+	built                 map[string]string // by package
+	all                   []outcome
+	failed, left, skipped int
+	err                   error
+}
+
+// work runs one unit after the other until none is left.
+func (s *suite) work() {
+	for {
+		place, bin, ok := s.take()
+		if !ok {
+			return
+		}
+		u := s.units[place]
+		o, log := u.run(bin)
+		o.place = place
+		s.finish(o, log)
+	}
+}
+
+// take returns the next unit to run and the binary that has it.
+func (s *suite) take() (place int, bin string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ; s.next < len(s.units) && s.err == nil; s.next++ {
+		u := s.units[s.next]
+		if s.ledger.finished(u) {
+			s.skipped++
+			continue
+		}
+		if s.ledger.dir != "" && time.Since(s.began) > shardTime {
+			s.left++
+			continue
+		}
+		if s.built[u.pkg] == "" {
+			if s.built[u.pkg], s.err = build(s.dir, u.pkg); s.err != nil {
+				break
+			}
+		}
+		s.next++
+		return s.next - 1, s.built[u.pkg], true
+	}
+	return 0, "", false
+}
+
+func (s *suite) finish(o outcome, log string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, o)
+	u := o.unit
+	fmt.Fprintf(s.out, "%d/%d %s: %s in %s\n", len(s.all)+s.skipped, len(s.units), u, word(o.failed), o.took.Round(10*time.Millisecond))
+	if o.failed {
+		s.failed++
+		fmt.Fprintf(s.out, "%s\n%s\n", log, faults.Replay(u.name, u.pkg, max(1, u.seed), u.long))
+	} else if err := s.ledger.note(u); err != nil {
+		s.err = errors.Join(s.err, err)
+	}
 }
 
 func word(failed bool) string {
