@@ -21,8 +21,12 @@ import (
 	"stellar.io/stellar/ipam"
 )
 
-// crashDirEnv makes the test binary a child that proposes until it is killed.
-const crashDirEnv = "STELLAR_TEST_CRASH_DIR"
+// crashDirEnv makes the test binary a child that proposes until it is killed, and
+// crashStubbornEnv one that goes on past errors.
+const (
+	crashDirEnv      = "STELLAR_TEST_CRASH_DIR"
+	crashStubbornEnv = "STELLAR_TEST_CRASH_STUBBORN"
+)
 
 // crashChild binds one address after another and prints each host number once its
 // lease is committed.
@@ -30,6 +34,10 @@ func crashChild(dir string) {
 	fail := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+	stubborn, patience := os.Getenv(crashStubbornEnv) != "", time.Minute
+	if stubborn {
+		patience = 300 * time.Millisecond
 	}
 	cfg := testConfig(dir)
 	cfg.SnapshotThreshold, cfg.SnapshotInterval, cfg.TrailingLogs = 50, 5*time.Millisecond, 20
@@ -52,12 +60,20 @@ func crashChild(dir string) {
 		}
 	})
 	for i := next; i < 1000; i++ {
-		res, err := s.Propose(context.Background(), ipam.Envelope{
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		res, err := s.Propose(ctx, ipam.Envelope{
 			Request:  ipam.RequestID{Node: testNode, Seq: uint64(i)},
 			Commands: []ipam.Command{bind(sub, i, strconv.Itoa(i))},
 		})
+		cancel()
 		if err == nil {
 			err = res[0].Err
+		}
+		if err != nil && stubborn {
+			fmt.Println("refused")
+			time.Sleep(20 * time.Millisecond)
+			i--
+			continue
 		}
 		if err != nil {
 			fail(err)

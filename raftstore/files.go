@@ -39,7 +39,7 @@ func openFiles(cfg Config, dir string, create bool) (f files, err error) {
 	}
 	f.log = &logStore{LogStore: f.bolt}
 	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshots, newHCLog(cfg.Logger))
-	f.snapshots = &snapshotStore{SnapshotStore: inner}
+	f.snapshots = &snapshotStore{SnapshotStore: inner, dir: filepath.Join(dir, snapshotDir)}
 	if err == nil {
 		err = os.Chmod(filepath.Join(dir, snapshotDir), 0o700)
 	}

@@ -26,8 +26,13 @@ import (
 // whose checksum the library keeps; nobody else gets to see it.
 //
 //	head   magic (8) length (4) what it says of itself, JSON, crc of all of these (4)
+//
+// It also makes the names of a snapshot's files durable, which the library leaves to the
+// file system: after a loss of power the log would be gone that the snapshot stands for,
+// and the snapshot empty.
 type snapshotStore struct {
 	raft.SnapshotStore
+	dir  string // the snapshots'
 	last atomic.Pointer[snapshotAt]
 }
 
@@ -130,8 +135,12 @@ type snapshotSink struct {
 	at    snapshotAt
 }
 
-// Close implements raft.SnapshotSink.
+// Close implements raft.SnapshotSink. The names come first: the library renames the
+// directory, and removes from the log what the snapshot holds once this has returned.
 func (s *snapshotSink) Close() error {
+	if err := syncDir(filepath.Join(s.store.dir, s.ID()+".tmp")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, s.Cancel())
+	}
 	if err := s.SnapshotSink.Close(); err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ type entry struct {
 // What backing holds is durable.
 func Mount(backing, dir string) (*Disk, error) {
 	d := &Disk{backing: backing}
-	if err := errors.Join(os.Mkdir(d.graveyard(), 0o700), d.settle()); err != nil {
+	if err := errors.Join(os.Mkdir(d.graveyard(), 0o700), d.Settle()); err != nil {
 		return nil, err
 	}
 	var st syscall.Stat_t

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settle takes all that the directory holds for durable.
-func (d *Disk) settle() error {
+// Settle takes all that the directory holds for durable: after somebody has changed what
+// lies behind the disk.
+func (d *Disk) Settle() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.durable, d.names = map[uint64][]byte{}, map[string]map[string]entry{}
@@ -107,7 +108,7 @@ func (d *Disk) PowerCut(r *rand.Rand, survive float64) error {
 	if err := d.revert(r, survive); err != nil {
 		return err
 	}
-	return d.settle()
+	return d.Settle()
 }
 
 func (d *Disk) revert(r *rand.Rand, survive float64) error {
