@@ -58,6 +58,30 @@ func TestLeaderKill(t *testing.T) {
 	}
 }
 
+// TestHungLeader: a leader whose disk hangs says nothing any more, so another leads; when
+// the disk answers it follows.
+func TestHungLeader(t *testing.T) {
+	b := newBed(t, nil)
+	b.form(3, 3)
+	old := b.anyLeader()
+	answered := old.files.bolt.busy.start(time.Now().Add(-hangAfter)) // as of a write that was begun then
+	begin := time.Now()
+	waitIn(t, 20*time.Second, func() bool {
+		for _, n := range b.nodes {
+			if n != old && n.Stats().State == "leader" {
+				return true
+			}
+		}
+		return false
+	})
+	t.Logf("another leads after %s", time.Since(begin).Round(time.Millisecond))
+	next := b.anyLeader()
+	mustPropose(t, next.Store, ipam.Envelope{Commands: []ipam.Command{bind(b.subnet(next.Store, next.id), 2, "x")}})
+	answered()
+	b.waitLeader(old)
+	b.same()
+}
+
 // TestHandOver: a leader that stops orderly has given its leadership away.
 func TestHandOver(t *testing.T) {
 	b := newBed(t, nil)
