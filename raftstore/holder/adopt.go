@@ -116,7 +116,7 @@ func (h *Holder) install(m merged, records []journal.Record) {
 		if !l.confirmed && l.request != (ipam.RequestID{}) && !l.spent {
 			f := &flight{
 				env:    ipam.Envelope{Request: l.request, Commands: []ipam.Command{l.bindCommand(h.fence)}},
-				leases: []*lease{l}, bind: l,
+				leases: []*lease{l}, binds: []binding{{l, 0}},
 			}
 			h.launch(f)
 			h.flights = append(h.flights, f)

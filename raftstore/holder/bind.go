@@ -226,7 +226,7 @@ func (h *Holder) bind(op *bindOp) {
 	l.request, l.spent = id, false
 	record := l.record(journal.OpBind, h.fence)
 	if !h.alone && l.flight == nil {
-		op.flight = &flight{leases: []*lease{l}, bind: l}
+		op.flight = &flight{leases: []*lease{l}}
 		h.launch(op.flight)
 	}
 	h.mu.Unlock()
@@ -247,8 +247,9 @@ func (h *Holder) bind(op *bindOp) {
 func (h *Holder) commitBind(f *flight) (outcome, error) {
 	ctx, cancel := h.cfg.Clock.WithTimeout(context.Background(), h.cfg.CommitWait)
 	defer cancel()
-	l := f.bind
+	l := f.leases[0]
 	f.env = ipam.Envelope{Request: l.request, Commands: h.bindCommands(l)}
+	f.binds = []binding{{l, len(f.env.Commands) - 1}}
 	renewed := 0
 	for {
 		results, err := h.cfg.Store.Propose(ctx, f.env)

@@ -1,6 +1,7 @@
 package holder
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -426,10 +427,26 @@ func TestFenced(t *testing.T) {
 		if _, err := n.Status(); !errors.Is(err, ErrFenced) {
 			t.Errorf("%v", err)
 		}
+		n.store.setFault(always(noLeader)) // it does not go on alone, as it would without a leader
+		if err := n.bindErr("alone", ""); !errors.Is(err, ErrFenced) {
+			t.Errorf("without a leader: %v", err)
+		}
 		n.mustBind("x", "") // what it has it keeps
 		n.mustRelease("x")
 		if len(n.All()) != 0 {
 			t.Errorf("%+v", n.All())
+		}
+	})
+	// It also learns of it while it replicates something.
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, newFakeStore(t, 24))
+		n.mustBind("x", "")
+		n.store.must(ipam.RemoveNode{Node: testNode, Force: true})
+		n.Attached(owner("x"), true)
+		time.Sleep(10 * time.Second)
+		n.store.setFault(always(noLeader))
+		if err := n.bindErr("alone", ""); !errors.Is(err, ErrFenced) {
+			t.Errorf("after a mark was refused: %v", err)
 		}
 	})
 }
@@ -507,6 +524,74 @@ func TestJournalLost(t *testing.T) {
 			t.Errorf("replica has %+v", l)
 		}
 	})
+}
+
+// A replica that was replaced by an older one, as a restore does, has all leases again
+// after a few proposals, each address with its owner, whoever had it in the backup.
+func TestReplicaReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, newFakeStore(t, 22))
+		const leases = 300
+		for i := range leases {
+			n.mustBind(strconv.Itoa(i), "")
+		}
+		time.Sleep(time.Minute)
+		held := n.All()
+		backup := newFakeStore(t, 22)
+		f := backup.subnet().Fence()
+		for i := range 3 { // in the backup a few of these addresses have other owners
+			backup.must(ipam.BindLease{Fence: f, Addr: held[i].Addr, Owner: owner("then")})
+		}
+		for _, kind := range []fault{none, replyLost, late} {
+			n.store.mu.Lock()
+			n.store.state, n.store.index = restored(t, backup.state), backup.index
+			n.store.mu.Unlock()
+			n.store.setFault(once(kind))
+			before := n.store.proposals()
+			n.Audit()
+			time.Sleep(10 * time.Second)
+			n.store.deliver(rand.New(rand.NewPCG(1, 1)))
+			time.Sleep(time.Minute)
+			if got := n.store.proposals() - before; got > 10 {
+				t.Errorf("fault %d: %d proposals for %d leases", kind, got, leases)
+			}
+			have := n.store.leases()
+			for _, h := range held {
+				if l := have[h.Addr]; l.Owner != h.Owner || l.State != ipam.Bound {
+					t.Errorf("fault %d: the replica has %+v for %s of %s", kind, l, h.Addr, h.Owner)
+				}
+			}
+			if c := n.Counts(); c.Bound != leases || c.Provisional != 0 || len(have) != leases {
+				t.Errorf("fault %d: %+v, %d in the replica", kind, c, len(have))
+			}
+		}
+	})
+}
+
+// restored is a state as a restore makes it from a snapshot of another.
+func restored(t *testing.T, from *ipam.State) *ipam.State {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := from.Snapshot().WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ipam.Restore(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// once is kind at the first proposal and none at the others.
+func once(kind fault) func() fault {
+	first := true
+	return func() fault {
+		if !first {
+			return none
+		}
+		first = false
+		return kind
+	}
 }
 
 // An old journal that is put back has request numbers that the state remembers.

@@ -115,6 +115,13 @@ func (l *lease) bindCommand(f ipam.Fence) ipam.Command {
 type flight struct {
 	env      ipam.Envelope
 	leases   []*lease   // whose addresses it is about; lease.flight is this flight
-	bind     *lease     // the one that the last command binds, or nil
+	binds    []binding  // those that it binds
 	reserves netip.Addr // the address that it reserves, or zero
+}
+
+// binding is a lease that an envelope binds, and with which of its commands. Those
+// before it make room, if they can: that they were refused says nothing.
+type binding struct {
+	lease *lease
+	at    int
 }

@@ -54,7 +54,7 @@ func (h *Holder) proposeBind(ctx context.Context, c change) error {
 		h.mu.Unlock()
 		return nil
 	}
-	f := &flight{leases: []*lease{l}, bind: l, env: ipam.Envelope{Request: l.request, Commands: c.commands}}
+	f := &flight{leases: []*lease{l}, binds: []binding{{l, len(c.commands) - 1}}, env: ipam.Envelope{Request: l.request, Commands: c.commands}}
 	for _, a := range c.others {
 		other := h.leases[a]
 		if other != nil && (other.op != nil || other.flight != nil) {
@@ -75,8 +75,25 @@ func (h *Holder) proposeBind(ctx context.Context, c change) error {
 	return h.fly(ctx, f, spent)
 }
 
-// proposeRest proposes releases, marks and frees in one envelope.
-func (h *Holder) proposeRest(ctx context.Context, changes []change) error {
+// apart divides what is to be bound: many may go together, under a request id of their
+// own. A lease whose own request was never answered is proposed with that one again,
+// and one that makes others yield goes alone as well.
+func (h *Holder) apart(binds []change) (many, single []change) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range binds {
+		l := h.leases[c.addr]
+		if l != nil && (l.spent || l.request == (ipam.RequestID{})) && len(c.others) == 0 && !c.yields {
+			many = append(many, c)
+		} else {
+			single = append(single, c)
+		}
+	}
+	return many, single
+}
+
+// proposeTogether proposes changes in one envelope: binds, or releases, marks and frees.
+func (h *Holder) proposeTogether(ctx context.Context, changes []change) error {
 	f := &flight{}
 	h.mu.Lock()
 	for _, c := range changes {
@@ -86,6 +103,10 @@ func (h *Holder) proposeRest(ctx context.Context, changes []change) error {
 		}
 		f.leases = append(f.leases, l)
 		f.env.Commands = append(f.env.Commands, c.commands...)
+		last := len(f.env.Commands) - 1
+		if _, binds := f.env.Commands[last].(ipam.BindLease); binds {
+			f.binds = append(f.binds, binding{l, last})
+		}
 	}
 	h.launch(f)
 	h.mu.Unlock()
@@ -148,15 +169,18 @@ func (h *Holder) resolve(f *flight, results []ipam.Result) error {
 	if f.reserves.IsValid() {
 		h.unreserving(f.reserves)
 	}
-	if l := f.bind; l != nil {
-		l.spent = l.spent || l.request == f.env.Request
-		l.confirmed = l.confirmed || last == nil && l.held
+	answers := results
+	if len(f.binds) > 0 {
+		answers = nil
 	}
-	if f.bind != nil {
-		results = results[len(results)-1:] // those before it make room, if they can
+	for _, b := range f.binds {
+		l, answer := b.lease, results[b.at]
+		l.spent = l.spent || l.request == f.env.Request
+		l.confirmed = l.confirmed || answer.Err == nil && l.held
+		answers = append(answers, answer)
 	}
 	var refusal error
-	for _, r := range results {
+	for _, r := range answers {
 		switch {
 		case r.Err == nil, strangeID(r.Err): // the latter will not be executed any more, if it ever was
 		case fencing(r.Err):

@@ -15,7 +15,8 @@ import (
 	"stellar.io/stellar/raftstore/journal"
 )
 
-// maxBatch bounds the commands of one envelope: the state remembers a result for each.
+// maxBatch bounds the addresses that one envelope is about, each with one command or
+// two: the state remembers a result for each.
 const maxBatch = 128
 
 // leaderRetry bounds the pause of a replication that has found no leader.
@@ -116,17 +117,23 @@ var errRefused = errors.New("refused")
 // there is no answer: then the next would have none either.
 func (h *Holder) propose(ctx context.Context, p plan) error {
 	var refusals error
-	for _, c := range p.binds {
-		if err := h.proposeBind(ctx, c); errors.Is(err, errRefused) {
+	note := func(err error) error {
+		if errors.Is(err, errRefused) {
 			refusals = errors.Join(refusals, err)
-		} else if err != nil {
-			return err
+			return nil
+		}
+		return err
+	}
+	many, single := h.apart(p.binds)
+	for _, list := range [][]change{many, p.rest} {
+		for batch := range slices.Chunk(list, maxBatch) {
+			if err := note(h.proposeTogether(ctx, batch)); err != nil {
+				return err
+			}
 		}
 	}
-	for rest := range slices.Chunk(p.rest, maxBatch) {
-		if err := h.proposeRest(ctx, rest); errors.Is(err, errRefused) {
-			refusals = errors.Join(refusals, err)
-		} else if err != nil {
+	for _, c := range single {
+		if err := note(h.proposeBind(ctx, c)); err != nil {
 			return err
 		}
 	}
