@@ -20,7 +20,8 @@ const (
 	// confirmed it.
 	heldFile = "subnet.json"
 	// claimPatience is how long a node that has held a subnet before waits for the
-	// cluster to confirm it, before it goes on with what it remembers.
+	// cluster to confirm it, before it goes on with what it remembers; and how long the
+	// answer to one claim may take.
 	claimPatience = 3 * time.Second
 	// claimPause bounds the pause between two claims.
 	claimPause = time.Second
@@ -121,7 +122,11 @@ func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
 			member.Role = id.Role // what its certificate may say of itself, and no more
 		}
 	}
-	results, err := p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{
+	// A leader that takes this node out of Raft meanwhile never answers, nor does a disk
+	// that hangs.
+	asking, cancel := context.WithTimeout(ctx, claimPatience)
+	defer cancel()
+	results, err := p.store.Propose(asking, ipam.Envelope{Commands: []ipam.Command{
 		member,
 		ipam.ClaimSubnet{Node: n.id.ID, Network: ipam.DefaultNetwork},
 	}})

@@ -45,9 +45,13 @@ func lone(t *testing.T) *Node {
 
 // runStore has the node's store work until stop is called, at the latest when the
 // test ends.
-func (n *Node) runStore(t *testing.T) (p *parts, stop func()) {
+func (n *Node) runStore(t *testing.T, change ...func(*raftstore.Config)) (p *parts, stop func()) {
 	t.Helper()
-	store, err := raftstore.Open(n.storeConfig())
+	cfg := n.storeConfig()
+	for _, c := range change {
+		c(&cfg)
+	}
+	store, err := raftstore.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
