@@ -10,7 +10,8 @@ import (
 	"stellar.io/stellar/ipam"
 )
 
-// Nodes implements server.Backend.
+// Nodes implements server.Backend. This node is always among them, also when its replica
+// does not know it, yet or any more.
 func (n *Node) Nodes(ctx context.Context) ([]api.Node, error) {
 	p, err := n.ready()
 	if err != nil {
@@ -22,6 +23,7 @@ func (n *Node) Nodes(ctx context.Context) ([]api.Node, error) {
 		silent[ipam.NodeID(other.ID)] = other.State == api.RaftSilent
 	}
 	var out []api.Node
+	listed, fenced := false, n.cutOff(p) != nil
 	p.store.View(func(s *ipam.State) {
 		for m := range s.Nodes() {
 			d := describeNode(s, m, m.ID == n.id.ID, stats.Leader == m.ID)
@@ -31,10 +33,33 @@ func (n *Node) Nodes(ctx context.Context) ([]api.Node, error) {
 			if silent[m.ID] && !m.Removed {
 				d.Status = api.NodeLost
 			}
+			if d.Self && fenced {
+				d.Status = api.NodeFenced
+			}
+			listed = listed || d.Self
 			out = append(out, d)
 		}
 	})
+	if !listed {
+		out = append(out, n.describeSelf(p, fenced))
+	}
 	return out, nil
+}
+
+// describeSelf is what this node knows of itself without the state.
+func (n *Node) describeSelf(p *parts, fenced bool) api.Node {
+	m := n.member()
+	d := api.Node{Name: m.Name, ID: string(m.Node), Address: m.Address, Version: m.Version, Self: true, Status: api.NodeJoining, Role: "-"}
+	if fenced {
+		d.Status = api.NodeFenced
+	}
+	if p.subnet.Prefix.IsValid() {
+		d.Subnet, d.Epoch = p.subnet.Prefix, p.subnet.Epoch.String()
+	}
+	if p.holder != nil {
+		d.Endpoints = p.holder.Counts().Attached
+	}
+	return d
 }
 
 func describeNode(s *ipam.State, m ipam.Node, self, leader bool) api.Node {

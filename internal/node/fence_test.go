@@ -16,6 +16,7 @@ import (
 	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
 	"stellar.io/stellar/raftstore/holder"
 )
 
@@ -124,10 +125,48 @@ func TestRemovedNodeGoesOn(t *testing.T) {
 	if err := n2.keepClaiming(t.Context(), p); err != nil { // ends, for it is in vain
 		t.Error(err)
 	}
+	n2.setParts(p)
+	n2.wantSelf(t, api.NodeFenced, subnet.Prefix) // `cluster leave` asks for it
+	n2.setParts(nil)
 	report, err := n2.Status(t.Context())
 	if c, ok := report.Check(membershipCheck); err != nil || !ok || c.State != api.Err {
 		t.Errorf("status %+v, %v", report, err)
 	}
+}
+
+// wantSelf fails the test unless the node lists itself, once.
+func (n *Node) wantSelf(t *testing.T, status string, subnet netip.Prefix) {
+	t.Helper()
+	all, err := n.Nodes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var self []api.Node
+	for _, m := range all {
+		if m.Self {
+			self = append(self, m)
+		}
+	}
+	if len(self) != 1 || self[0].Name != n.id.Name || self[0].Status != status || self[0].Subnet != subnet {
+		t.Errorf("the node itself is listed as %+v, want it %s with %s", self, status, subnet)
+	}
+}
+
+// TestNodeWithoutAReplicaListsItself: killed after its removal, a node that nobody speaks
+// to any more has nothing of the state, and knows who it is.
+func TestNodeWithoutAReplicaListsItself(t *testing.T) {
+	t.Parallel()
+	n := lone(t)
+	store, err := raftstore.Open(n.storeConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	subnet := netip.MustParsePrefix("172.16.4.0/22")
+	n.setParts(&parts{store: store, subnet: ipam.Subnet{SubnetKey: ipam.SubnetKey{Network: ipam.DefaultNetwork, Prefix: subnet}}})
+	n.wantSelf(t, api.NodeJoining, subnet)
+	n.fence.set(errRemoved, era{})
+	n.wantSelf(t, api.NodeFenced, subnet)
 }
 
 func TestJudge(t *testing.T) {
