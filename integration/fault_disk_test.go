@@ -175,13 +175,20 @@ func TestFaultPowerLoss(t *testing.T) {
 	b.load()
 	cuts := 0
 	for range rounds() {
-		for _, nodes := range [][]*node{{b.nodes[b.rng.IntN(3)]}, {b.nodes[b.rng.IntN(3)]}, b.nodes} {
+		some := func() float64 { return float64(b.rng.IntN(3)) / 2 }
+		for _, cut := range []struct {
+			nodes   []*node
+			survive float64 // the chance of a page that was not fsynced
+		}{
+			{[]*node{b.nodes[b.rng.IntN(3)]}, some()}, {[]*node{b.nodes[b.rng.IntN(3)]}, some()},
+			{b.nodes, 0}, {b.nodes, some()},
+		} {
 			time.Sleep(b.upTo(2 * time.Second))
-			for _, n := range nodes {
+			for _, n := range cut.nodes {
 				_ = n.stopAgent(syscall.SIGKILL)
 			}
-			for _, n := range nodes {
-				if err := b.disks[n].PowerCut(b.rng, float64(b.rng.IntN(3))/2); err != nil {
+			for _, n := range cut.nodes {
+				if err := b.disks[n].PowerCut(b.rng, cut.survive); err != nil {
 					t.Fatal(err)
 				}
 				cuts++
