@@ -41,8 +41,8 @@ func TestClaimWithoutAnAnswer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*claimPatience)
 	defer cancel()
 	later, err := again.claim(ctx, p)
-	if err != nil || !later || p.subnet != subnet {
-		t.Errorf("claim: %v, %v, %+v", later, err, p.subnet)
+	if err != nil || !later || p.subnet != subnet || ctx.Err() != nil {
+		t.Errorf("claim: %v, %v, %+v, %v", later, err, p.subnet, ctx.Err())
 	}
 }
 
