@@ -83,8 +83,8 @@ test-faults: root build ## The fault suite, the tests TestFault… of all packag
 	$(GO) run ./internal/testx/faultrun
 
 .PHONY: test-faults-long
-test-faults-long: root build ## A part of the suite's long figures, SHARD=1/16: within an hour; the same command goes on
-	@[ -n "$(SHARD)" ] || { echo "which part? SHARD=1/16 is the first of sixteen" >&2; exit 2; }
+test-faults-long: root build ## A part of the suite's long figures, SHARD=1/24: within an hour; the same command goes on
+	@[ -n "$(SHARD)" ] || { echo "which part? SHARD=1/24 is the first of twenty-four" >&2; exit 2; }
 	$(GO) run ./internal/testx/faultrun -shard $(SHARD)
 
 .PHONY: test-mutations
