@@ -11,7 +11,7 @@ GO      := go
 CACHE   := $(CURDIR)/.cache
 export GOFLAGS := -tags=$(TAGS)
 
-UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(nlx|nsx|ping|testx|hold)|stellar/packaging$$')
+UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(nlx|nsx|ping|testx|hold|web)|stellar/packaging$$')
 KERNEL := ./netsetup/... ./routes/... ./internal/nlx/... ./internal/nsx/... ./internal/ping/...
 REAL   := ./events/... ./internal/testx/... ./internal/hold/... ./integration/... ./packaging/...
 
@@ -56,7 +56,7 @@ demo-down: ## Remove everything that `make demo` made
 	./packaging/demo.sh down
 
 .PHONY: test
-test: deps build lint test-unit test-sim test-kernel test-integration test-faults ## Everything that must hold (needs root)
+test: deps build lint test-unit test-sim test-web test-kernel test-integration test-faults ## Everything that must hold (needs root)
 
 .PHONY: root
 root:
@@ -69,6 +69,15 @@ test-unit: ## Tests without kernel or containerd, with the race detector
 .PHONY: test-sim
 test-sim: ## 10,000 simulated histories of 1,000 steps, without the race detector
 	$(GO) test -timeout 15m -run '^TestSimulate' ./agent
+
+.PHONY: web-deps
+web-deps:
+	./packaging/deps.sh web
+
+.PHONY: test-web
+test-web: web-deps ## Tests of the web page in headless Chromium; pictures in bin/pictures
+	$(GO) test -race -timeout 15m -skip '^TestPage' ./internal/web/...
+	$(GO) test -timeout 15m -v -run '^TestPage' ./internal/web
 
 .PHONY: test-kernel
 test-kernel: root ## Tests on the real kernel, in namespaces that they make

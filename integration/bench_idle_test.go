@@ -90,7 +90,7 @@ func (n *node) remove(id string) error {
 }
 
 // cpuTime is the user and system time of a process so far.
-func cpuTime(b *testing.B, pid int) time.Duration {
+func cpuTime(b testing.TB, pid int) time.Duration {
 	b.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

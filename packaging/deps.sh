@@ -5,6 +5,7 @@
 #   deps.sh demo     only what the demo needs
 #   deps.sh bench    what the benchmark needs
 #   deps.sh docs     what makes a site of the documentation
+#   deps.sh web      what the tests of the web page need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,11 +18,12 @@ declare -A needs=(
 what=${1:-all}
 case "$what" in
   all) needs+=([conntrack]=conntrack [crun]=crun [setpriv]=util-linux [unshare]=util-linux [protoc]=protobuf-compiler [iperf3]=iperf3
-    [lintian]=lintian [systemd-analyze]=systemd [udevadm]=udev [ps]=procps [curl]=curl) ;;
+    [lintian]=lintian [systemd-analyze]=systemd [udevadm]=udev [ps]=procps [curl]=curl [chromium]=chromium) ;;
+  web) needs=([chromium]=chromium) ;;
   bench) needs+=([iperf3]=iperf3) ;;
   docs) needs=([mkdocs]=mkdocs) ;;
   demo) ;;
-  *) echo "deps: all, demo, bench or docs, not $what" >&2; exit 2 ;;
+  *) echo "deps: all, demo, bench, docs or web, not $what" >&2; exit 2 ;;
 esac
 
 command -v go >/dev/null || { echo "deps: Go is missing; install Go $(sed -n 's/^go //p' go.mod) from https://go.dev/dl or your distribution" >&2; exit 1; }

@@ -87,7 +87,7 @@ func (a *app) root() *cobra.Command {
 		a.agentCommand(), a.clusterCommand(), a.statusCommand(), a.waitCommand(),
 		a.endpointCommand(), a.psCommand(), a.nodeCommand(), a.ipamCommand(), a.routeCommand(), a.raftCommand(), a.cniCommand(),
 		a.pingCommand(), a.connectivityCommand(),
-		a.eventsCommand(), a.bugreportCommand(), a.versionCommand(), a.manCommand(root), a.referenceCommand(root),
+		a.eventsCommand(), a.bugreportCommand(), a.webCommand(), a.versionCommand(), a.manCommand(root), a.referenceCommand(root),
 	)
 	return root
 }

@@ -75,11 +75,13 @@ var may = map[string][]string{
 	"internal/config":         {"ipam"},
 	"internal/logs":           {},
 	"internal/redact":         {},
+	"internal/web":            {"api", "internal/atomicfile"},
 	"internal/pki":            {"internal/atomicfile", "ipam"},
 	"internal/peer":           {"internal/pki", "ipam"},
 	"internal/hold":           {"internal/procfs"},
 	"internal/testx":          {"internal/nsx", "internal/procfs"},
 	"internal/testx/testbed":  {"internal/testx"},
+	"internal/testx/chrome":   {"internal/testx"},
 	"internal/testx/cnicall":  {},
 	"internal/testx/faults":   {},
 	"internal/testx/faultrun": {"internal/testx/faults"},
@@ -89,7 +91,7 @@ var may = map[string][]string{
 	},
 	"cmd/stellar-runc": {"api", "internal/attachclient"},
 	"cmd/stellar": {
-		"api", "api/client", "api/server", "internal/atomicfile", "internal/cniinstall", "internal/config", "internal/logs", "internal/node", "internal/redact", "ipam", "netsetup", "raftstore", "routes",
+		"api", "api/client", "api/server", "internal/atomicfile", "internal/cniinstall", "internal/config", "internal/logs", "internal/node", "internal/redact", "internal/web", "ipam", "netsetup", "raftstore", "routes",
 	},
 }
 

@@ -62,6 +62,7 @@ type Config struct {
 	Containerd Containerd `toml:"containerd"`
 	Cluster    Cluster    `toml:"cluster"`
 	Hold       Hold       `toml:"hold"`
+	Web        Web        `toml:"web"`
 	Log        Log        `toml:"log"`
 
 	// Init makes a new cluster when the data directory is empty. A flag only.
@@ -89,6 +90,12 @@ type Hold struct {
 	Enabled bool `toml:"enabled"`
 	// Deadline is how long a program is kept at most.
 	Deadline Duration `toml:"deadline"`
+}
+
+// Web says where the web page is served.
+type Web struct {
+	// Listen is an IPv4 loopback address with a port; zero: there is no page.
+	Listen netip.AddrPort `toml:"listen"`
 }
 
 // Log says what is logged and how.

@@ -41,7 +41,7 @@ func TestDefaultFileHasEveryKey(t *testing.T) {
 			case key == "-":
 			case key == "":
 				t.Errorf("%s.%s has no key", typ, f.Name)
-			case f.Type == reflect.TypeFor[Containerd]() || f.Type == reflect.TypeFor[Cluster]() || f.Type == reflect.TypeFor[Hold]() || f.Type == reflect.TypeFor[Log]():
+			case f.Type == reflect.TypeFor[Containerd]() || f.Type == reflect.TypeFor[Cluster]() || f.Type == reflect.TypeFor[Hold]() || f.Type == reflect.TypeFor[Web]() || f.Type == reflect.TypeFor[Log]():
 				if !strings.Contains(DefaultFile(), "\n["+key+"]\n") {
 					t.Errorf("no table [%s]", key)
 				}
@@ -206,6 +206,23 @@ func TestValidateReportsEverything(t *testing.T) {
 	cfg.Listen = cfg.MetricsListen
 	if cfg.Validate() == nil {
 		t.Error("one port for two things was taken")
+	}
+}
+
+// The web page is for the machine itself; IPv6 is closed to the agent by its unit.
+func TestValidateWeb(t *testing.T) {
+	t.Parallel()
+	for address, ok := range map[string]bool{
+		"127.0.0.1:9643": true, "127.9.9.9:80": true, "0.0.0.0:9643": false, "192.168.1.5:9643": false, "[::1]:9643": false, "[::]:9643": false,
+		"[::ffff:127.0.0.1]:9643": false, "127.0.0.1:0": false, "127.0.0.1:9642": false,
+	} {
+		cfg := DefaultConfig()
+		cfg.Web.Listen = netip.MustParseAddrPort(address)
+		if err := cfg.Validate(); (err == nil) != ok {
+			t.Errorf("%s: %v", address, err)
+		} else if err != nil && !strings.HasPrefix(err.Error(), "web.listen: ") {
+			t.Errorf("%s: %v does not name the key", address, err)
+		}
 	}
 }
 

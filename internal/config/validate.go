@@ -95,6 +95,16 @@ func (c Config) validatePorts(bad func(key, format string, args ...any)) {
 	if c.Advertise.IsValid() && (c.Advertise.Addr().IsUnspecified() || c.Advertise.Addr().IsMulticast()) {
 		bad("advertise", "%s is no address that other nodes can reach", c.Advertise)
 	}
+	if w := c.Web.Listen; w.IsValid() {
+		switch {
+		case !w.Addr().Is4() || !w.Addr().IsLoopback():
+			bad("web.listen", "%s is not an IPv4 loopback address such as 127.0.0.1:9643 (from elsewhere: ssh -L 9643:127.0.0.1:9643 HOST)", w)
+		case w.Port() == 0:
+			bad("web.listen", "%s has no port", w)
+		case w == c.MetricsListen:
+			bad("web.listen", "%s is metrics-listen, too", w)
+		}
+	}
 	if c.MetricsListen.IsValid() && c.MetricsListen == c.Listen {
 		bad("metrics-listen", "%s is the node-to-node port, too", c.MetricsListen)
 	}

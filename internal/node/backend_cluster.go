@@ -128,7 +128,7 @@ func (n *Node) DrainNode(ctx context.Context, id string, drain bool) (out api.No
 	leader := p.store.Stats().Leader
 	p.store.View(func(s *ipam.State) {
 		if m, ok := s.Node(ipam.NodeID(id)); ok {
-			out = describeNode(s, m, m.ID == n.id.ID, m.ID == leader)
+			out = describeNode(s, m, subnetsByNode(s)[m.ID], m.ID == n.id.ID, m.ID == leader)
 		}
 	})
 	return out, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"stellar.io/stellar/api"
@@ -23,25 +24,14 @@ func (n *Node) Nodes(ctx context.Context) ([]api.Node, error) {
 		silent[ipam.NodeID(other.ID)] = other.State == api.RaftSilent
 	}
 	var out []api.Node
-	listed, fenced := false, n.cutOff(p) != nil
-	p.store.View(func(s *ipam.State) {
-		for m := range s.Nodes() {
-			d := describeNode(s, m, m.ID == n.id.ID, stats.Leader == m.ID)
-			if m.Removed && !d.Subnet.IsValid() {
-				continue // a tombstone that nothing depends on
-			}
-			if silent[m.ID] && !m.Removed {
-				d.Status = api.NodeLost
-			}
-			if d.Self && fenced {
-				d.Status = api.NodeFenced
-			}
-			listed = listed || d.Self
-			out = append(out, d)
-		}
-	})
-	if !listed {
+	p.store.View(func(s *ipam.State) { out = describeNodes(s, n.id.ID, stats.Leader, silent) })
+	fenced := n.cutOff(p) != nil
+	own := slices.IndexFunc(out, func(d api.Node) bool { return d.Self })
+	switch {
+	case own < 0:
 		out = append(out, n.describeSelf(p, fenced))
+	case fenced:
+		out[own].Status = api.NodeFenced
 	}
 	return out, nil
 }
@@ -62,7 +52,36 @@ func (n *Node) describeSelf(p *parts, fenced bool) api.Node {
 	return d
 }
 
-func describeNode(s *ipam.State, m ipam.Node, self, leader bool) api.Node {
+// describeNodes tells about all members, and of those that were removed about them on
+// whom something still depends.
+func describeNodes(s *ipam.State, self, leader ipam.NodeID, silent map[ipam.NodeID]bool) (out []api.Node) {
+	held := subnetsByNode(s)
+	for m := range s.Nodes() {
+		d := describeNode(s, m, held[m.ID], m.ID == self, m.ID == leader)
+		if m.Removed && !d.Subnet.IsValid() {
+			continue // a tombstone that nothing depends on
+		}
+		if silent[m.ID] && !m.Removed {
+			d.Status = api.NodeLost
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// subnetsByNode returns what each node holds, or held until it was removed.
+func subnetsByNode(s *ipam.State) map[ipam.NodeID]ipam.Subnet {
+	held := map[ipam.NodeID]ipam.Subnet{}
+	for sub := range s.Subnets() {
+		if sub.State != ipam.SubnetFree {
+			held[sub.Node] = sub
+		}
+	}
+	return held
+}
+
+// describeNode tells about a node and its subnet, the zero one if it has none.
+func describeNode(s *ipam.State, m ipam.Node, sub ipam.Subnet, self, leader bool) api.Node {
 	d := api.Node{Name: m.Name, ID: string(m.ID), Address: m.Address, Version: m.Version, Self: self, Status: api.NodeReady, Role: m.Role.String()}
 	if leader {
 		d.Role = "leader"
@@ -73,10 +92,7 @@ func describeNode(s *ipam.State, m ipam.Node, self, leader bool) api.Node {
 	case m.Draining:
 		d.Status = api.NodeDraining
 	}
-	for sub := range s.Subnets() {
-		if sub.Node != m.ID || sub.State == ipam.SubnetFree {
-			continue
-		}
+	if sub.Prefix.IsValid() {
 		d.Subnet, d.Epoch = sub.Prefix, sub.Epoch.String()
 		for l := range s.Leases(sub.SubnetKey) {
 			if l.State == ipam.Attached {
@@ -107,20 +123,23 @@ func (n *Node) Subnets(context.Context) ([]api.Subnet, error) {
 		return nil, err
 	}
 	var out []api.Subnet
-	p.store.View(func(s *ipam.State) {
-		for sub := range s.Subnets() {
-			u := s.Usage(sub.SubnetKey)
-			d := api.Subnet{
-				Network: sub.Network, Subnet: sub.Prefix, Epoch: sub.Epoch.String(), State: sub.State.String(),
-				Used: u.Used, Free: u.Free, Cooling: u.Cooling, Reserved: u.Reserved,
-			}
-			if m, ok := s.Node(sub.Node); ok {
-				d.Node = m.Name
-			}
-			out = append(out, d)
-		}
-	})
+	p.store.View(func(s *ipam.State) { out = describeSubnets(s) })
 	return out, nil
+}
+
+func describeSubnets(s *ipam.State) (out []api.Subnet) {
+	for sub := range s.Subnets() {
+		u := s.Usage(sub.SubnetKey)
+		d := api.Subnet{
+			Network: sub.Network, Subnet: sub.Prefix, Epoch: sub.Epoch.String(), State: sub.State.String(),
+			Used: u.Used, Free: u.Free, Cooling: u.Cooling, Reserved: u.Reserved,
+		}
+		if m, ok := s.Node(sub.Node); ok {
+			d.Node = m.Name
+		}
+		out = append(out, d)
+	}
+	return out
 }
 
 // Address implements server.Backend.

@@ -22,20 +22,27 @@ const (
 	socketGroup = "stellar"
 )
 
-// serve opens both listeners before anything else starts, so that a socket that
+// serve opens the listeners before anything else starts, so that a socket that
 // cannot be had is known at once, and serves them until ctx ends.
 func (n *Node) serve(ctx context.Context, g *errgroup.Group) error {
 	lis, err := server.Listen(n.opts.Config.SocketPath(), socketGroup)
 	if err != nil {
 		return err
 	}
+	page, err := n.listenWeb()
+	if err != nil {
+		return errors.Join(err, lis.Close())
+	}
 	if a := n.opts.Config.MetricsListen; a.IsValid() {
 		metrics, err := net.Listen("tcp", a.String())
 		if err != nil {
-			return errors.Join(fmt.Errorf("metrics and health: %w", err), lis.Close())
+			return errors.Join(fmt.Errorf("metrics and health: %w", err), page.close(), lis.Close())
 		}
 		n.log.Info("metrics and health", "address", metrics.Addr().String())
 		g.Go(func() error { return runHTTP(ctx, metrics, n.metricsHandler()) })
+	}
+	if page != nil {
+		g.Go(func() error { return page.server.Run(ctx, page.lis) })
 	}
 	g.Go(func() error { return n.server.Run(ctx, lis) })
 	return nil
