@@ -86,7 +86,7 @@ var may = map[string][]string{
 	"internal/testx/faults":   {},
 	"internal/testx/faultrun": {"internal/testx/faults"},
 	"internal/node": {
-		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/logs", "internal/nsx", "internal/peer", "internal/ping", "internal/pki", "internal/redact", "ipam", "netsetup",
+		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/logs", "internal/nsx", "internal/peer", "internal/ping", "internal/pki", "internal/redact", "internal/web", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "raftstore/telemetry", "routes",
 	},
 	"cmd/stellar-runc": {"api", "internal/attachclient"},

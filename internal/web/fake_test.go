@@ -109,7 +109,7 @@ func (f *fake) Endpoint(_ context.Context, ref api.EndpointRef) (api.EndpointDet
 }
 
 func (f *fake) Events(ctx context.Context, q api.EventQuery, send func(api.Event) error) error {
-	next := 0
+	next, first := 0, true
 	for {
 		f.mu.Lock()
 		if err := f.fail["Events"]; err != nil {
@@ -119,10 +119,11 @@ func (f *fake) Events(ctx context.Context, q api.EventQuery, send func(api.Event
 		list, more := slices.Clone(f.happened[next:]), f.changed
 		next = len(f.happened)
 		f.mu.Unlock()
+		list = q.Filter(list)
+		if first {
+			list, first = q.Newest(list), false
+		}
 		for _, e := range list {
-			if e.Time.Before(q.Since) {
-				continue
-			}
 			if err := send(e); err != nil {
 				return err
 			}

@@ -92,7 +92,7 @@ func (s *Server) events(run context.Context, w http.ResponseWriter, r *http.Requ
 	box := &mailbox{filled: make(chan struct{}, 1)}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- s.src.Events(ctx, api.EventQuery{Follow: true, Since: since}, func(e api.Event) error {
+		ended <- s.src.Events(ctx, api.EventQuery{Follow: true, Since: since, Tail: maxHistory}, func(e api.Event) error {
 			box.put(e)
 			return ctx.Err()
 		})

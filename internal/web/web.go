@@ -34,8 +34,8 @@ const (
 type Source interface {
 	Version(ctx context.Context) (api.VersionInfo, error)
 	Status(ctx context.Context) (api.StatusReport, error)
-	// Events calls send for each remembered event at or after q.Since, oldest
-	// first, and with q.Follow for each new one until ctx ends.
+	// Events calls send for the newest q.Tail remembered events at or after q.Since,
+	// oldest first, and with q.Follow for each new one until ctx ends.
 	Events(ctx context.Context, q api.EventQuery, send func(api.Event) error) error
 	Nodes(ctx context.Context) ([]api.Node, error)
 	Subnets(ctx context.Context) ([]api.Subnet, error)
