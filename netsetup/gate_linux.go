@@ -283,6 +283,10 @@ func (g *gate) openPath(path string) (*Namespace, error) {
 // ID returns the namespace's identity, valid while it is open.
 func (ns *Namespace) ID() NSID { return ns.id }
 
+// FD returns the namespace's descriptor, for sockets in it and nsx.Do. It is valid
+// until Close, and not to be closed.
+func (ns *Namespace) FD() int { return int(ns.file.Fd()) }
+
 // PID returns the process by which the namespace was opened, 0 when by path.
 func (ns *Namespace) PID() int { return ns.pid }
 

@@ -94,7 +94,7 @@ Architecture: $arch
 Maintainer: The Stellar authors <maintainers@stellar.io>
 Installed-Size: $(du -sk --apparent-size --exclude=DEBIAN "$root" | cut -f1)
 Depends: passwd
-Recommends: containerd (>= 1.6) | containerd.io, runc | crun | containerd.io, iproute2
+Recommends: containerd (>= 1.6) | containerd.io, runc | crun | containerd.io, iproute2, nftables
 Suggests: iptables
 Section: net
 Priority: optional

@@ -41,6 +41,7 @@ type Backend struct {
 	outOfRaft map[ipam.NodeID]bool
 	routes    []api.Route // besides the two that Routes always has
 	snapshot  []byte
+	trace     *api.Trace
 
 	containers  map[api.ContainerRef]api.Asked
 	attachments map[string]attachment

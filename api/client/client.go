@@ -46,6 +46,7 @@ type Client struct {
 	raft         stellarv1connect.RaftClient
 	debug        stellarv1connect.DebugClient
 	connectivity stellarv1connect.ConnectivityClient
+	trace        stellarv1connect.TraceClient
 }
 
 // New returns a client for the agent at address. It does not connect yet.
@@ -85,6 +86,7 @@ func newClient(hc connect.HTTPClient, base string) *Client {
 		raft:         stellarv1connect.NewRaftClient(hc, base, opts...),
 		debug:        stellarv1connect.NewDebugClient(hc, base, opts...),
 		connectivity: stellarv1connect.NewConnectivityClient(hc, base, opts...),
+		trace:        stellarv1connect.NewTraceClient(hc, base, opts...),
 	}
 }
 

@@ -123,6 +123,10 @@ var rules = []Rule{
 	// Who looks for a fault of an agent is on its machine.
 	nobody(v1.DebugLogLevelProcedure),
 	nobody(v1.DebugBugreportProcedure),
+
+	nobody(v1.TracePathProcedure), // a node asks the others for their sides itself
+	members(v1.TraceSideProcedure),
+	servers(v1.TraceProbeProcedure), // sends packets in the name of a container
 }
 
 // Known reports whether a procedure is one of the rules.

@@ -105,6 +105,7 @@ func (s *Server) mux(opts ...connect.HandlerOption) *http.ServeMux {
 	mux.Handle(stellarv1connect.NewRaftHandler(raftHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewDebugHandler(debugHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewConnectivityHandler(connectivityHandler{s}, opts...))
+	mux.Handle(stellarv1connect.NewTraceHandler(traceHandler{s}, opts...))
 	return mux
 }
 

@@ -88,6 +88,7 @@ func (a *app) root() *cobra.Command {
 		a.endpointCommand(), a.psCommand(), a.nodeCommand(), a.ipamCommand(), a.routeCommand(), a.raftCommand(), a.cniCommand(),
 		a.pingCommand(), a.connectivityCommand(),
 		a.eventsCommand(), a.bugreportCommand(), a.webCommand(), a.versionCommand(), a.manCommand(root), a.referenceCommand(root),
+		a.traceCommand(),
 	)
 	return root
 }

@@ -119,6 +119,7 @@ func (f *fakeAgent) stop() {
 //	fake node NAME ROLE; fake lease NODE IP; fake lose NODE [found]
 //	fake route DESTINATION VIA|- DEV NODE STATE [REASON]
 //	fake report NAME TEXT: a file of the agent's bug report
+//	fake trace ok|broken|unknown
 //	fake snapshot FILE [CLUSTER-ID]: makes one, and has the backend save it
 //	fake drop ADDRESS [PROBLEM]; fake connectivity healthy|filtered|absent PACE
 //	fake later DURATION …: any of these, after a while
@@ -185,6 +186,8 @@ func (f *fakeAgent) do(args []string) error {
 		f.SetRoute(r)
 	case "report":
 		f.SetReport(api.ReportFile{Name: arg(1), Data: []byte(arg(2))})
+	case "trace":
+		f.SetTrace(fakeTrace(arg(1)))
 	case "snapshot":
 		return f.snapshot(arg(1), cmp.Or(arg(2), apitest.ClusterID))
 	case "drop":

@@ -53,6 +53,8 @@ var may = map[string][]string{
 	"netsetup":                          {"ipam", "internal/nlx", "internal/nsx", "internal/procfs"},
 	"routes":                            {"ipam", "internal/nlx", "internal/nsx"},
 	"internal/nlx":                      {"internal/nsx"},
+	"internal/firewall":                 {},
+	"internal/trace":                    {"api", "internal/firewall", "internal/nlx", "internal/nsx"},
 	"agent":                             {"events", "internal/atomicfile", "ipam", "netsetup", "raftstore/holder"},
 	"api":                               {"ipam"},
 	"api/internal/wire":                 {"api", "api/stellar/v1", "ipam"},
@@ -86,7 +88,7 @@ var may = map[string][]string{
 	"internal/testx/faults":   {},
 	"internal/testx/faultrun": {"internal/testx/faults"},
 	"internal/node": {
-		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/logs", "internal/nsx", "internal/peer", "internal/ping", "internal/pki", "internal/redact", "internal/web", "ipam", "netsetup",
+		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/logs", "internal/nsx", "internal/peer", "internal/ping", "internal/pki", "internal/trace", "internal/redact", "internal/web", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "raftstore/telemetry", "routes",
 	},
 	"cmd/stellar-runc": {"api", "internal/attachclient"},
