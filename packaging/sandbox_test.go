@@ -17,10 +17,10 @@ import (
 
 // underRestrictions are the tests of package integration that the agent must pass
 // under the unit's restrictions: networks by label, by hand and by CNI, the hold,
-// the FORWARD exception, repair, adoption, containerd's death, three nodes.
+// the FORWARD exception, repair, adoption, containerd's death, three nodes, pings and throw-away endpoints.
 var underRestrictions = []string{
 	"TestAttach", "TestMasquerade", "TestHeld", "TestByHand", "TestCNICalls", "TestCNITool", "TestForwardPolicyDrop", "TestRepair", "TestAgentKilled",
-	"TestRuncWrapperStrict", "TestCleanup", "TestContainerdKilled", "TestSharedNamespace", "TestThreeNodes",
+	"TestRuncWrapperStrict", "TestCleanup", "TestContainerdKilled", "TestSharedNamespace", "TestThreeNodes", "TestConnectivity",
 }
 
 // capabilities are the numbers of those that the unit may name (capabilities(7)).
