@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,12 +51,20 @@ var hopList = listing[api.TraceHop]{
 		{head: "HOP", cell: func(h api.TraceHop) string { return strconv.Itoa(h.Hop) }},
 		{head: "WAY", wide: true, cell: func(h api.TraceHop) string { return h.Direction }},
 		{head: "NODE", cell: func(h api.TraceHop) string { return h.Node }},
-		{head: "WHAT", cell: func(h api.TraceHop) string { return h.What + " " + h.Subject }},
+		{head: "WHAT", cell: func(h api.TraceHop) string { return h.What + " " + subjectCell(h.Subject) }},
 		{head: "STATE", cell: func(h api.TraceHop) string { return string(h.State) }},
 		{head: "DETAIL", cell: func(h api.TraceHop) string { return h.Detail }},
 		{head: "CODE", wide: true, cell: func(h api.TraceHop) string { return h.Code }},
 		{head: "MEND", wide: true, cell: func(h api.TraceHop) string { return h.Mend }},
 	},
+}
+
+// subjectCell shortens the container in NAMESPACE/CONTAINER as other tables do.
+func subjectCell(s string) string {
+	if ns, id, ok := strings.Cut(s, "/"); ok {
+		return ns + "/" + idCell(id)
+	}
+	return s
 }
 
 func printTrace(a *app, w io.Writer, t api.Trace) error {

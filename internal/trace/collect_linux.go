@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -268,24 +267,50 @@ func longest(all []nlx.FIBRoute, a netip.Addr, name func(int) string) Route {
 }
 
 // wire looks at the interfaces to the others and at the next hop.
-func (k *collector) wire(ctx context.Context) (err error) {
+func (k *collector) wire(ctx context.Context) error {
 	f, h := k.f, &k.f.Host
 	if f.SameNode {
 		return nil
 	}
-	own := ""
-	for _, l := range k.links {
-		addrs, err := k.c.Addrs(l.Index)
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(addrs, func(a nlx.Addr) bool { return a.Prefix.Addr() == f.HostIP }) {
-			own = l.Name
-		}
-	}
 	out := h.Plain
 	if f.Local.Kind == api.TraceContainer && h.Out.Err == "" && h.Bridge.Exists {
 		out = h.Out
+	}
+	if err := k.uplinks(out); err != nil {
+		return err
+	}
+	if out.bad() || out.Type == typeLocal {
+		return nil
+	}
+	h.HopAddr = out.Via
+	if !out.Routed {
+		h.HopAddr = f.Remote.Address
+	}
+	if !h.HopAddr.IsValid() {
+		return nil
+	}
+	index := k.index(h.Uplink.Name)
+	if h.Uplink.Up && h.Uplink.Carrier && h.Uplink.MAC != "" {
+		h.Answers, h.Asked = whoHas(ctx, index, h.HopAddr, f.HostIP)
+	}
+	var err error
+	h.Hop, err = k.neigh(index, h.HopAddr)
+	return err
+}
+
+// uplinks finds the interface that packets leave by, as out says, the one that they
+// come in by, and the one with this node's address.
+func (k *collector) uplinks(out Route) error {
+	f, h := k.f, &k.f.Host
+	addrs, err := k.c.Addrs(0)
+	if err != nil {
+		return err
+	}
+	own := ""
+	for _, a := range addrs {
+		if a.Prefix.Addr() == f.HostIP {
+			own = k.name(a.Index)
+		}
 	}
 	uplink, arrival := own, own
 	if !out.bad() && out.Dev != f.BridgeName {
@@ -299,41 +324,22 @@ func (k *collector) wire(ctx context.Context) (err error) {
 			arrival = l.Name
 		}
 	}
-	if h.Uplink, _, err = link(k.c, uplink, k.name); err != nil {
-		return err
-	}
-	if h.Arrival, _, err = link(k.c, arrival, k.name); err != nil {
-		return err
-	}
-	if h.Own, _, err = link(k.c, own, k.name); err != nil {
-		return err
-	}
-	for _, in := range []struct {
-		dev   string
-		route *Route
-	}{{arrival, &h.In}, {own, &h.InOwn}} {
-		if in.dev == "" {
+	for _, l := range []struct {
+		name string
+		to   *Link
+		in   *Route // of a packet that comes by it
+	}{{uplink, &h.Uplink, nil}, {arrival, &h.Arrival, &h.In}, {own, &h.Own, &h.InOwn}} {
+		if *l.to, _, err = link(k.c, l.name, k.name); err != nil {
+			return err
+		}
+		if l.name == "" || l.in == nil {
 			continue
 		}
-		if *in.route, err = lookup(k.c, nlx.Query{Dst: f.Local.Address, Src: f.Remote.Address, In: k.index(in.dev)}, k.name); err != nil {
+		if *l.in, err = lookup(k.c, nlx.Query{Dst: f.Local.Address, Src: f.Remote.Address, In: k.index(l.name)}, k.name); err != nil {
 			return err
 		}
 	}
-	if out.bad() || out.Type == typeLocal {
-		return nil
-	}
-	h.HopAddr = out.Via
-	if !out.Routed {
-		h.HopAddr = f.Remote.Address
-	}
-	if h.HopAddr.IsValid() {
-		index := k.index(uplink)
-		if h.Uplink.Up && h.Uplink.Carrier && len(h.Uplink.MAC) > 0 {
-			h.Answers, h.Asked = whoHas(ctx, index, h.HopAddr, f.HostIP)
-		}
-		h.Hop, err = k.neigh(index, h.HopAddr)
-	}
-	return err
+	return nil
 }
 
 // guest looks into the container's namespace.
