@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,24 +112,22 @@ const whenShown = `new MutationObserver((_, o) => {
 func TestPageSpeed(t *testing.T) {
 	base, pid := startServer(t)
 	b := chrome.Start(t, nil)
+	cold, _ := openTimed(t, b, base, "map")
+	t.Logf("map: 50 rows visible after %s in a browser that was just started", cold.Round(time.Millisecond))
 	for _, view := range []string{"map", "endpoints", "routes"} {
-		p := b.Page(t)
-		p.Call("Page.addScriptToEvaluateOnNewDocument", map[string]any{"source": whenShown}, nil)
-		p.Open(base + "/#token=" + token)
-		if view != "map" { // the address takes the place of the token's
-			p.Until(patience, "live", live)
-			p.Eval(`location.hash = "#/`+view+`"; location.reload()`, nil)
+		var took []time.Duration
+		for range 3 {
+			shown, p := openTimed(t, b, base, view)
+			took = append(took, shown.Round(time.Millisecond))
+			if view == "endpoints" {
+				measureSearch(t, p)
+			}
+			p.Open("about:blank")
 		}
-		p.Until(patience, "50 rows are visible", `window.shown`)
-		var ms float64
-		p.Eval(`window.shown`, &ms)
-		shown := time.Duration(ms * float64(time.Millisecond))
-		t.Logf("%s: 50 rows visible after %s", view, shown.Round(time.Millisecond))
-		if shown > rowsWithin {
-			t.Errorf("%s: 50 rows visible after %s, want %s", view, shown, rowsWithin)
-		}
-		if view == "endpoints" {
-			measureSearch(t, p)
+		slices.Sort(took)
+		t.Logf("%s: 50 rows visible after %s", view, took)
+		if took[1] > rowsWithin {
+			t.Errorf("%s: 50 rows visible after %s, want %s", view, took[1], rowsWithin)
 		}
 	}
 	for _, view := range viewNames {
@@ -149,6 +148,23 @@ func TestPageSpeed(t *testing.T) {
 		}
 		p.Open("about:blank")
 	}
+}
+
+// openTimed opens a view in a tab without cache or storage, and returns how long after
+// the navigation's start 50 rows were painted.
+func openTimed(t *testing.T, b *chrome.Browser, base, view string) (time.Duration, *chrome.Page) {
+	t.Helper()
+	p := b.Page(t)
+	p.Call("Page.addScriptToEvaluateOnNewDocument", map[string]any{"source": whenShown}, nil)
+	p.Open(base + "/#token=" + token)
+	if view != "map" { // the address takes the place of the token's
+		p.Until(patience, "live", live)
+		p.Eval(`window.shown = 0; location.hash = "#/`+view+`"; location.reload()`, nil)
+	}
+	p.Until(patience, "50 rows are visible", `location.hash === "#/`+view+`" && window.shown`)
+	var ms float64
+	p.Eval(`window.shown`, &ms)
+	return time.Duration(ms * float64(time.Millisecond)), p
 }
 
 func measureSearch(t *testing.T, p *chrome.Page) {
