@@ -79,7 +79,10 @@ func (d *dataDir) Close() error {
 	if d.lock == nil {
 		return nil
 	}
-	err := d.lock.Close()
+	// A child between fork and exec still has the descriptor; closing ours alone would
+	// leave the lock with it for that moment.
+	err := unix.Flock(int(d.lock.Fd()), unix.LOCK_UN)
+	err = errors.Join(err, d.lock.Close())
 	d.lock = nil
 	return err
 }

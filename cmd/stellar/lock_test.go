@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"stellar.io/stellar/api"
 )
 
@@ -86,6 +88,29 @@ func TestDataDirIsMadeMarkedAndLocked(t *testing.T) {
 	}
 	if _, err := openDataDir(dir); api.CodeOf(err) != api.CodeConflict {
 		t.Errorf("open during cleanup: %v", err)
+	}
+	d.Close()
+}
+
+// TestCloseUnlocks: whoever else has the descriptor for a moment, a child that was
+// forked and has not yet called exec, does not keep the lock.
+func TestCloseUnlocks(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	d, err := openDataDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := unix.Dup(int(d.lock.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = openDataDir(dir); err != nil {
+		t.Fatalf("open after close: %v", err)
 	}
 	d.Close()
 }
