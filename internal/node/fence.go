@@ -126,6 +126,7 @@ func (n *Node) watchMembership(ctx context.Context, p *parts) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-p.replaced: // after a restore what this node holds is claimed at once
 		}
 	}
 }

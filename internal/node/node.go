@@ -94,6 +94,7 @@ type parts struct {
 	routes     *routes.Manager
 
 	confirmed   atomic.Bool                    // the state has caught up since the start
+	replaced    chan struct{}                  // filled when another state has taken its place
 	routesReady atomic.Pointer[routes.Manager] // for the store's own goroutine
 }
 
@@ -205,7 +206,7 @@ func (n *Node) awaitCluster(ctx context.Context) error {
 // this node, what the kernel has, what the journal says; then everybody works.
 func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	n.setPhase("opening the store")
-	p := &parts{log: n.log}
+	p := &parts{log: n.log, replaced: make(chan struct{}, 1)}
 	var err error
 	if err := n.openPort(p); err != nil {
 		return err

@@ -200,6 +200,10 @@ func (p *parts) applied(_ uint64, deltas []ipam.Delta) {
 		return
 	}
 	if len(deltas) == 0 { // another state has taken its place
+		select {
+		case p.replaced <- struct{}{}:
+		default:
+		}
 		m.Changed()
 		p.holder.Audit()
 		return
