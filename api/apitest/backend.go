@@ -39,6 +39,7 @@ type Backend struct {
 	voters    map[ipam.NodeID]bool
 	lost      map[ipam.NodeID]bool
 	outOfRaft map[ipam.NodeID]bool
+	findings  []api.CheckFinding
 	routes    []api.Route // besides the two that Routes always has
 	snapshot  []byte
 	trace     *api.Trace

@@ -42,6 +42,7 @@ type Client struct {
 	attachments  stellarv1connect.AttachmentsClient
 	nodes        stellarv1connect.NodesClient
 	ipam         stellarv1connect.IpamClient
+	check        stellarv1connect.CheckerClient
 	routes       stellarv1connect.RoutesClient
 	raft         stellarv1connect.RaftClient
 	debug        stellarv1connect.DebugClient
@@ -82,6 +83,7 @@ func newClient(hc connect.HTTPClient, base string) *Client {
 		attachments:  stellarv1connect.NewAttachmentsClient(hc, base, opts...),
 		nodes:        stellarv1connect.NewNodesClient(hc, base, opts...),
 		ipam:         stellarv1connect.NewIpamClient(hc, base, opts...),
+		check:        stellarv1connect.NewCheckerClient(hc, base, opts...),
 		routes:       stellarv1connect.NewRoutesClient(hc, base, opts...),
 		raft:         stellarv1connect.NewRaftClient(hc, base, opts...),
 		debug:        stellarv1connect.NewDebugClient(hc, base, opts...),

@@ -99,6 +99,9 @@ var rules = []Rule{
 	servers(v1.IpamReleaseProcedure),
 	members(v1.IpamCheckProcedure),
 
+	members(v1.CheckerCheckProcedure),
+	members(v1.CheckerNowProcedure),
+
 	members(v1.RoutesListProcedure),
 	members(v1.RoutesDriftProcedure),
 	servers(v1.RoutesSyncProcedure),

@@ -30,7 +30,7 @@ func procedures() []string {
 	var out []string
 	for _, f := range []protoreflect.FileDescriptor{
 		peerv1.File_stellar_peer_v1_join_proto, peerv1.File_stellar_peer_v1_peer_proto,
-		stellarv1.File_stellar_v1_agent_proto, stellarv1.File_stellar_v1_cluster_proto, stellarv1.File_stellar_v1_endpoints_proto,
+		stellarv1.File_stellar_v1_agent_proto, stellarv1.File_stellar_v1_check_proto, stellarv1.File_stellar_v1_cluster_proto, stellarv1.File_stellar_v1_endpoints_proto,
 		stellarv1.File_stellar_v1_ipam_proto, stellarv1.File_stellar_v1_nodes_proto, stellarv1.File_stellar_v1_raft_proto,
 		stellarv1.File_stellar_v1_routes_proto, stellarv1.File_stellar_v1_attachments_proto, stellarv1.File_stellar_v1_trace_proto,
 		stellarv1.File_stellar_v1_debug_proto,

@@ -101,6 +101,7 @@ func (s *Server) mux(opts ...connect.HandlerOption) *http.ServeMux {
 	mux.Handle(stellarv1connect.NewAttachmentsHandler(attachmentsHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewNodesHandler(nodesHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewIpamHandler(ipamHandler{s}, opts...))
+	mux.Handle(stellarv1connect.NewCheckerHandler(checkHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewRoutesHandler(routesHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewRaftHandler(raftHandler{s}, opts...))
 	mux.Handle(stellarv1connect.NewDebugHandler(debugHandler{s}, opts...))

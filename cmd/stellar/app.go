@@ -84,7 +84,7 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.noHeaders, "no-headers", false, "tables without their first line")
 	f.BoolVar(&a.debug, "debug", false, "say more on stderr")
 	root.AddCommand(
-		a.agentCommand(), a.clusterCommand(), a.statusCommand(), a.waitCommand(),
+		a.agentCommand(), a.clusterCommand(), a.statusCommand(), a.checkCommand(), a.waitCommand(),
 		a.endpointCommand(), a.psCommand(), a.nodeCommand(), a.ipamCommand(), a.routeCommand(), a.raftCommand(), a.cniCommand(),
 		a.pingCommand(), a.connectivityCommand(),
 		a.eventsCommand(), a.bugreportCommand(), a.webCommand(), a.versionCommand(), a.manCommand(root), a.referenceCommand(root),

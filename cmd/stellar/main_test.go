@@ -115,6 +115,7 @@ func (f *fakeAgent) stop() {
 //	fake container NAMESPACE/CONTAINER: one without an endpoint
 //	fake rm CONTAINER; fake break CONTAINER WHAT…
 //	fake check NAME STATE [REASON]; fake fail METHOD CODE [MESSAGE [HINT]]
+//	fake finding CODE SEVERITY SUBJECT MESSAGE MEND
 //	fake event TYPE SUBJECT MESSAGE
 //	fake node NAME ROLE; fake lease NODE IP; fake lose NODE [found]
 //	fake route DESTINATION VIA|- DEV NODE STATE [REASON]
@@ -178,6 +179,8 @@ func (f *fakeAgent) do(args []string) error {
 		return f.AddLease(arg(1), netip.MustParseAddr(arg(2)))
 	case "lose":
 		f.Lose(arg(1), arg(2) != "found")
+	case "finding":
+		f.Find(api.CheckFinding{Node: apitest.NodeName, Code: arg(1), Severity: arg(2), Subject: arg(3), Message: arg(4), Mend: arg(5)})
 	case "route":
 		r := api.Route{Destination: netip.MustParsePrefix(arg(1)), Dev: arg(3), Node: arg(4), State: arg(5), Reason: arg(6)}
 		if arg(2) != "-" {

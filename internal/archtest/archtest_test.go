@@ -81,6 +81,7 @@ var may = map[string][]string{
 	"internal/pki":            {"internal/atomicfile", "ipam"},
 	"internal/peer":           {"internal/pki", "ipam"},
 	"internal/hold":           {"internal/procfs"},
+	"internal/check":          {"api", "internal/firewall", "internal/nlx", "netsetup", "routes"},
 	"internal/testx":          {"internal/nsx", "internal/procfs"},
 	"internal/testx/testbed":  {"internal/testx"},
 	"internal/testx/chrome":   {"internal/testx"},
@@ -88,7 +89,7 @@ var may = map[string][]string{
 	"internal/testx/faults":   {},
 	"internal/testx/faultrun": {"internal/testx/faults"},
 	"internal/node": {
-		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/config", "internal/hold", "internal/logs", "internal/nsx", "internal/peer", "internal/ping", "internal/pki", "internal/trace", "internal/redact", "internal/web", "ipam", "netsetup",
+		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/check", "internal/config", "internal/hold", "internal/logs", "internal/nsx", "internal/peer", "internal/ping", "internal/pki", "internal/trace", "internal/redact", "internal/web", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "raftstore/telemetry", "routes",
 	},
 	"cmd/stellar-runc": {"api", "internal/attachclient"},
@@ -113,7 +114,7 @@ var owners = map[string][]string{
 	"connectrpc.com/connect":          {"api/stellar/v1/stellarv1connect", "api/stellar/peer/v1/peerv1connect", "api/internal/rpc", "api/server", "api/client", "api/peerapi"},
 	"github.com/prometheus/":          {"agent", "internal/node", "raftstore/telemetry"},
 	"github.com/spf13/cobra":          {"cmd/stellar"},
-	"github.com/pelletier/go-toml/v2": {"internal/config"},
+	"github.com/pelletier/go-toml/v2": {"internal/config", "internal/testx/broken"},
 	"github.com/coreos/go-systemd/":   {"internal/node"},
 	"github.com/containernetworking/": {"internal/cniplugin"},
 }

@@ -67,3 +67,6 @@ func refusal(pid int, err error) string {
 	}
 	return fmt.Sprintf("ptrace is not permitted: %v (a security module?)", err)
 }
+
+// Permitted says why this process may not trace others, "" if it may.
+func Permitted() string { return probe() }

@@ -61,6 +61,7 @@ type Node struct {
 
 	server      *server.Server
 	initMu      sync.Mutex    // one makes the cluster
+	checking    sync.Mutex    // one check of the host at a time: it runs programs
 	initialized chan struct{} // closed when the data directory has a cluster
 	listening   early         // of a node that has just joined
 	fence       fence

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -177,17 +176,7 @@ func (p *parts) wants(id Identity, bridge string) func() routes.Wants {
 		if p.port != nil {
 			w.Address = p.port.Advertise().Addr()
 		}
-		p.store.View(func(s *ipam.State) {
-			for sub := range s.Subnets() {
-				m, ok := s.Node(sub.Node)
-				if !ok || sub.Node == id.ID || sub.Network != ipam.DefaultNetwork || sub.State == ipam.SubnetFree {
-					continue
-				}
-				// A peer without a good address is shown as not adjacent.
-				address, _ := netip.ParseAddrPort(m.Address)
-				w.Peers = append(w.Peers, routes.Peer{Node: m.Name, Subnet: sub.Prefix, Address: address.Addr(), Quarantined: sub.State == ipam.Quarantined})
-			}
-		})
+		p.store.View(func(s *ipam.State) { addPeers(s, id.ID, &w) })
 		return w
 	}
 }

@@ -105,6 +105,7 @@ func TestNothingIsLostOnTheWire(t *testing.T) {
 	roundTrip(t, FromRaftHash, ToRaftHash)
 	roundTrip(t, FromSnapshot, ToSnapshot)
 	roundTrip(t, FromRestored, ToRestored)
+	roundTrip(t, FromCheck, ToCheck)
 	roundTrip(t, FromRouteChange, ToRouteChange)
 	roundTrip(t, FromPingRequest, ToPingRequest)
 	roundTrip(t, FromPingMessage, ToPingMessage)

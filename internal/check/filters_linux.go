@@ -1,0 +1,93 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"stellar.io/stellar/internal/firewall"
+)
+
+// programTimeout bounds how long nft or iptables may take to list what there is.
+const programTimeout = 10 * time.Second
+
+// filters reads all packet filters of the namespace, as their own programs list them.
+func (c *collector) filters(ctx context.Context) error {
+	saved, managed, err := iptables(ctx)
+	if err != nil {
+		return err
+	}
+	data, err := list(ctx, "nft", "-j", "list", "ruleset")
+	if err != nil {
+		return err
+	}
+	text, err := list(ctx, "nft", "-a", "list", "ruleset")
+	if err != nil {
+		return err
+	}
+	rules, err := firewall.ParseNFT([]byte(data), text, func(family, table string) bool { return family == "ip" && managed[table] })
+	if err != nil {
+		return err
+	}
+	rules.Append(saved)
+	c.f.Filters, c.f.FiltersRead = rules, true
+	return nil
+}
+
+// iptables returns what both kinds of iptables have, and which nftables tables are
+// iptables-nft's: it alone can list what its extensions do.
+func iptables(ctx context.Context) (firewall.Ruleset, map[string]bool, error) {
+	var out firewall.Ruleset
+	managed := map[string]bool{}
+	text, err := list(ctx, "iptables-nft-save")
+	switch {
+	case errors.Is(err, exec.ErrNotFound): // then nobody has used it
+	case err != nil:
+		return out, nil, err
+	default:
+		for line := range strings.Lines(text) {
+			if table, ok := strings.CutPrefix(strings.TrimSpace(line), "*"); ok {
+				managed[table] = true
+			}
+		}
+		out.Append(firewall.ParseIptables("iptables-nft", text))
+	}
+	// The program would make the tables that it is asked for.
+	if names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names"); err == nil && len(bytes.TrimSpace(names)) > 0 {
+		if text, err = list(ctx, "iptables-legacy-save"); err != nil {
+			return out, nil, err
+		}
+		out.Append(firewall.ParseIptables("iptables-legacy", text))
+	}
+	return out, managed, nil
+}
+
+// list runs a program that only lists, also where a service's PATH does not lead.
+func list(ctx context.Context, name string, args ...string) (string, error) {
+	path, err := exec.LookPath(name)
+	for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
+		if err == nil {
+			break
+		}
+		path, err = exec.LookPath(dir + name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
+	}
+	ctx, cancel := context.WithTimeout(ctx, programTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(problems.String()))
+	}
+	return string(out), nil
+}
