@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -30,6 +31,10 @@ type Packet struct {
 	Bridge string
 	// Established: it answers one that went the other way.
 	Established bool
+	// Protocol is tcp or udp, and Port where it goes; "": it stands for packets of all
+	// protocols.
+	Protocol string
+	Port     uint16
 }
 
 // Hook is a place where the kernel shows packets to the filters.
@@ -358,10 +363,10 @@ func (w *walk) one(c *Chain, m match) outcome {
 	if own, _ := w.packet.field("protocol"); m.protocol != "" && m.protocol != own.word {
 		return no
 	}
-	if m.part {
+	got, known := w.packet.field(m.key)
+	if m.part && (!known || len(m.values) == 0) {
 		return part
 	}
-	got, known := w.packet.field(m.key)
 	if m.key == "" || !known {
 		return doubtful
 	}
@@ -412,6 +417,13 @@ func (p Packet) field(key string) (value, bool) {
 			return word("established")
 		}
 		return word("new")
+	case "l4proto":
+		return value{word: p.Protocol}, p.Protocol != ""
+	case "th dport", "tcp dport", "udp dport":
+		if protocol, _, _ := strings.Cut(key, " "); protocol != "th" && protocol != p.Protocol {
+			return value{}, p.Protocol != "" // equals nothing
+		}
+		return value{word: strconv.Itoa(int(p.Port))}, p.Protocol != ""
 	case "pkttype":
 		return word("unicast")
 	}
@@ -429,7 +441,19 @@ func (v value) equals(got value) bool {
 	if head, ok := strings.CutSuffix(v.word, "*"); ok {
 		return strings.HasPrefix(got.word, head) && !got.lo.IsValid()
 	}
-	return v.word == got.word && !got.lo.IsValid()
+	if from, to, ok := numbers(v.word); ok {
+		n, err := strconv.Atoi(got.word)
+		return err == nil && from <= n && n <= to
+	}
+	return v.word == got.word && !got.lo.IsValid() && got != (value{})
+}
+
+// numbers reads a range of ports.
+func numbers(s string) (from, to int, ok bool) {
+	a, b, found := strings.Cut(s, "-")
+	from, err1 := strconv.Atoi(a)
+	to, err2 := strconv.Atoi(b)
+	return from, to, found && err1 == nil && err2 == nil
 }
 
 // valueOf reads a word of a rule as an address, a block, a hardware address or itself.

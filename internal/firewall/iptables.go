@@ -89,8 +89,17 @@ func iptablesRule(spec string) Rule {
 		case "-s", "-d":
 			key := map[string]string{"-s": "ip saddr", "-d": "ip daddr"}[words[i]]
 			r.matches = append(r.matches, match{key: key, negate: negate, values: []value{valueOf(v)}})
-		case "-p", "-f":
-			r.matches = append(r.matches, match{part: true})
+		case "-p":
+			r.matches = append(r.matches, match{key: "l4proto", part: true, negate: negate, values: []value{{word: v}}})
+		case "--dport", "--dports":
+			m := match{key: "th dport", part: true, negate: negate}
+			for s := range strings.SplitSeq(v, ",") {
+				m.values = append(m.values, value{word: strings.Replace(s, ":", "-", 1)})
+			}
+			r.matches = append(r.matches, m)
+		case "-f", "--sport", "--sports", "--ports", "--tcp-flags", "--syn", "--tcp-option":
+			r.matches, negate = append(r.matches, match{part: true}), false
+			continue // what follows is its value, or no word of ours
 		case "-m":
 			r.extension(v)
 		case "--ctstate", "--state":
@@ -119,6 +128,7 @@ func iptablesRule(spec string) Rule {
 func (r *Rule) extension(name string) {
 	switch {
 	case name == "comment" || name == "conntrack" || name == "state":
+	case name == "tcp" || name == "udp" || name == "multiport": // their options follow
 	case slices.Contains(partial, name):
 		r.matches = append(r.matches, match{part: true})
 	default:

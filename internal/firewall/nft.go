@@ -183,10 +183,10 @@ func nftMatch(body json.RawMessage) match {
 	}
 	out := keyed(m.Left)
 	out.negate = m.Op == "!="
-	if out.part { // of some packets it is true either way
-		return out
-	}
 	if m.Op != "==" && m.Op != "!=" && m.Op != "in" {
+		if out.part { // of some packets it is true either way
+			return match{part: true, protocol: out.protocol}
+		}
 		return match{}
 	}
 	out.values = valuesOf(m.Right)
@@ -228,7 +228,9 @@ func metaKey(key string) match {
 		return match{key: "oifname"}
 	case "iifname", "oifname", "protocol", "nfproto", "pkttype":
 		return match{key: key}
-	case "l4proto", "length", "day", "hour", "time", "random":
+	case "l4proto":
+		return match{key: key, part: true}
+	case "length", "day", "hour", "time", "random":
 		return match{part: true}
 	}
 	return match{}
@@ -247,8 +249,14 @@ func payloadKey(protocol, field string) match {
 		if field == "saddr" || field == "daddr" {
 			return match{key: "ip " + field, protocol: "ip"}
 		}
+		if field == "protocol" {
+			return match{key: "l4proto", part: true, protocol: "ip"}
+		}
 		return match{part: true, protocol: "ip"}
 	case "tcp", "udp", "icmp", "th", "sctp", "udplite", "dccp", "igmp", "esp", "ah", "comp":
+		if field == "dport" && (protocol == "tcp" || protocol == "udp" || protocol == "th") {
+			return match{key: protocol + " dport", part: true, protocol: "ip"}
+		}
 		return match{part: true, protocol: "ip"}
 	case "ip6", "icmpv6":
 		return match{part: true, protocol: "ip6"}
@@ -306,6 +314,9 @@ func valuesOf(raw json.RawMessage) []value {
 		lo, hi := valuesOf(e.Range[0]), valuesOf(e.Range[1])
 		if len(lo) == 1 && len(hi) == 1 && lo[0].lo.IsValid() && hi[0].lo.IsValid() {
 			return []value{{lo: lo[0].lo, hi: hi[0].hi}}
+		}
+		if len(lo) == 1 && len(hi) == 1 && !lo[0].lo.IsValid() && !hi[0].lo.IsValid() {
+			return []value{{word: lo[0].word + "-" + hi[0].word}}
 		}
 	}
 	return nil
