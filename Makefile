@@ -11,8 +11,8 @@ GO      := go
 CACHE   := $(CURDIR)/.cache
 export GOFLAGS := -tags=$(TAGS)
 
-UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(nlx|nsx|ping|testx|hold|web)|stellar/packaging$$')
-KERNEL := ./netsetup/... ./routes/... ./internal/nlx/... ./internal/nsx/... ./internal/ping/...
+UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(check|nlx|nsx|ping|testx|hold|web)|stellar/packaging$$')
+KERNEL := ./netsetup/... ./routes/... ./internal/nlx/... ./internal/nsx/... ./internal/ping/... ./internal/check/...
 REAL   := ./events/... ./internal/testx/... ./internal/hold/... ./integration/... ./packaging/...
 
 .PHONY: help

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -276,6 +277,31 @@ func TestManagers(t *testing.T) {
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}
+	}
+}
+
+// TestLacks: a module that the kernel neither has nor can load is named; without the
+// lists nothing is.
+func TestLacks(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	if got := lacks(root, "6.1.0"); got != nil {
+		t.Errorf("without lists %v", got)
+	}
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("lib/modules/6.1.0/modules.builtin", "kernel/net/bridge/bridge.ko\nkernel/net/netfilter/nf_conntrack.ko\n")
+	write("lib/modules/6.1.0/modules.dep", "kernel/net/netfilter/nf_tables.ko.xz: kernel/lib/libcrc32c.ko.xz\nkernel/net/netfilter/nft_chain_nat.ko.xz:\n")
+	write("sys/module/veth/refcnt", "0")
+	if got := lacks(root, "6.1.0"); !slices.Equal(got, []string{"nft_masq"}) {
+		t.Errorf("got %v", got)
 	}
 }
 

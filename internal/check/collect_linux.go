@@ -191,14 +191,12 @@ func (c *collector) ways() {
 		if !p.Subnet.IsValid() || len(c.f.Ways) == samples {
 			continue
 		}
-		w := Way{Peer: p, Source: from, To: p.Subnet.Addr().Next().Next()}
-		a, err := c.conn.LookupRoute(nlx.Query{Dst: w.To, Src: from, In: bridge.Index})
+		a, err := c.conn.LookupRoute(nlx.Query{Dst: p.Subnet.Addr().Next().Next(), Src: from, In: bridge.Index})
 		if err != nil {
-			c.doubt("route to "+w.To.String(), err)
+			c.doubt("route to "+p.Subnet.String(), err)
 			continue
 		}
-		w.Answer, w.Table = a.Lookup, a.Table
-		c.f.Ways = append(c.f.Ways, w)
+		c.f.Ways = append(c.f.Ways, Way{p, a.Lookup, a.Table})
 	}
 }
 

@@ -67,14 +67,9 @@ type Peer struct {
 	MACs          []string // of its interfaces, as it says
 }
 
-// Way is the kernel's decision about packets between this node's containers and a
-// peer's.
+// Way is the kernel's decision about packets from this node's containers to a peer's.
 type Way struct {
 	Peer   Peer
-	In     bool // they come in; otherwise they go out
-	From   string
-	Source netip.Addr
-	To     netip.Addr
 	Answer nlx.Lookup
 	Table  uint32
 }

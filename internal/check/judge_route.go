@@ -110,9 +110,6 @@ func (j *judgement) overlaps() {
 func (j *judgement) rules() {
 	f := j.f
 	for _, w := range f.Ways {
-		if w.In {
-			continue // what comes in is judged by the links, the ranges and rp_filter
-		}
 		i := slices.IndexFunc(f.Routes, func(r routes.Status) bool { return r.Kind == routes.Via && r.Destination == w.Peer.Subnet })
 		if i < 0 || f.Routes[i].State != routes.OK || !f.Forwarding[f.Bridge] || f.overlapped(w.Peer.Subnet) {
 			continue

@@ -2,6 +2,7 @@ package check
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -14,8 +15,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"stellar.io/stellar/internal/nlx"
 )
 
 // machine collects what is no part of the network.
@@ -26,7 +25,7 @@ func (c *collector) machine() {
 	if unix.Uname(&name) == nil {
 		m.Release = unix.ByteSliceToString(name.Release[:])
 	}
-	m.Lacks = lacks()
+	m.Lacks = lacks(os.Getenv(rootEnv), m.Release)
 	c.dataDir()
 	for _, p := range c.g.Needs {
 		if taken, by := listener(p.Address); taken {
@@ -37,16 +36,27 @@ func (c *collector) machine() {
 	m.Managers = managers(os.Getenv(rootEnv))
 }
 
-// lacks names the parts of the kernel without which nothing works.
-func lacks() []string {
-	var out []string
-	conn, err := nlx.Dial(-1, unix.NETLINK_NETFILTER)
-	if err == nil {
-		_, err = conn.RulesetGeneration()
-		conn.Close()
+// modules are the parts of the kernel without which nothing works.
+var modules = []string{"bridge", "veth", "nf_tables", "nft_chain_nat", "nft_masq", "nf_conntrack"}
+
+// lacks names the modules that the kernel neither has nor can load. Where the files
+// that list them are not there, as in many containers, nothing is named.
+func lacks(root, release string) []string {
+	if root == "" {
+		root = "/"
 	}
-	if err != nil && !errors.Is(err, unix.EPERM) {
-		out = append(out, "nf_tables")
+	dir := filepath.Join(root, "lib/modules", release)
+	builtin, err1 := os.ReadFile(filepath.Join(dir, "modules.builtin"))
+	loadable, err2 := os.ReadFile(filepath.Join(dir, "modules.dep"))
+	if err1 != nil || err2 != nil {
+		return nil
+	}
+	var out []string
+	for _, name := range modules {
+		file := []byte("/" + name + ".ko")
+		if _, err := os.Stat(filepath.Join(root, "sys/module", name)); err != nil && !bytes.Contains(builtin, file) && !bytes.Contains(loadable, file) {
+			out = append(out, name)
+		}
 	}
 	return out
 }

@@ -167,11 +167,12 @@ func (p *parts) askPeers(ctx context.Context, w routes.Wants) []check.Peer {
 			before := time.Now()
 			there, macs, err := p.relayTo(ctx, m.ID, m.Address).Now(ctx)
 			took := time.Since(before)
-			if err != nil {
-				q.Silent = err.Error()
-			} else {
+			switch code := api.CodeOf(err); {
+			case err == nil:
 				q.Ahead, q.Within, q.MACs = there.Sub(before.Add(took/2)), took/2, macs
-			}
+			case code == api.CodeUnreachable || code == api.CodeTimeout:
+				q.Silent = err.Error()
+			} // an older agent answers, and does not know the question
 		}
 		mu.Lock()
 		defer mu.Unlock()
