@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,8 @@ func TestWhoHas(t *testing.T) {
 	lan := testx.NewLAN(t, 3)
 	lan.Outside.Run(t, "ip", "address", "add", "192.0.2.2/32", "dev", "lan") // as host 2 has, too
 	lan.Hosts[2].Run(t, "ip", "link", "set", "eth0", "down")
+	carrier(t, lan.Hosts[0])
+	carrier(t, lan.Hosts[1])
 	own := netip.MustParseAddr("192.0.2.1")
 	targets := []netip.Addr{own, netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.254")}
 	var found map[netip.Addr][]string
@@ -78,9 +81,22 @@ func TestCollectOnAStrangeHost(t *testing.T) {
 	}
 }
 
+// carrier waits until the kernel has acted on the carrier of a host's link.
+func carrier(t *testing.T, host *testx.NetNS) {
+	t.Helper()
+	for range 500 {
+		if strings.Contains(host.Run(t, "ip", "-o", "link", "show", "eth0"), "state UP") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("no carrier")
+}
+
 // TestCollectAsAMember: what a node's kernel lacks is found by a look at it.
 func TestCollectAsAMember(t *testing.T) {
 	lan := testx.NewLAN(t, 2)
+	carrier(t, lan.Hosts[0])
 	peer := routes.Peer{Node: "b", Subnet: netip.MustParsePrefix("172.16.4.0/22"), Address: netip.MustParseAddr("192.0.2.2")}
 	g := Given{
 		Node: "a", Member: true, Bridge: "stellar0", Gateway: netip.MustParseAddr("172.16.0.1"), Address: netip.MustParseAddrPort("192.0.2.1:9640"),
