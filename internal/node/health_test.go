@@ -83,7 +83,7 @@ func TestHealthWithoutACluster(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	if _, body := get(h, "/readyz?verbose"); !strings.HasPrefix(body, "WARN ready\nWARN leader: no leader yet\n") || !strings.HasSuffix(body, "not ready\n") {
+	if _, body := get(h, "/readyz?verbose"); !strings.HasPrefix(body, "WARN ready: ") || !strings.Contains(body, "\nWARN leader: no leader yet") || !strings.HasSuffix(body, "not ready\n") {
 		t.Errorf("verbose:\n%s", body)
 	}
 	if _, body := get(h, "/metrics"); !strings.Contains(body, `stellar_check_state{check="ready"} 1`) || !strings.Contains(body, "raft_apply ") {
