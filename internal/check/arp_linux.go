@@ -59,8 +59,31 @@ func (c *collector) answers(ctx context.Context) error {
 		for _, a := range targets {
 			c.f.Answers[a] = found[a]
 		}
+		if err := c.gateways(ctx, l, own, targets); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// gateways asks also for the gateway of a peer for whose address several answer: no other
+// machine has it, so who answers for it is that peer.
+func (c *collector) gateways(ctx context.Context, l nlx.Link, own netip.Addr, targets []netip.Addr) error {
+	var more []netip.Addr
+	for _, p := range c.f.Peers {
+		a := p.Address.Addr()
+		if p.Subnet.IsValid() && len(c.f.Answers[a]) > 1 && slices.Contains(targets, a) {
+			more = append(more, p.gateway())
+		}
+	}
+	if len(more) == 0 {
+		return nil
+	}
+	found, err := whoHas(ctx, l, own, more)
+	for _, a := range more {
+		c.f.Answers[a] = found[a]
+	}
+	return err
 }
 
 // whoHas broadcasts ARP requests on a link and returns which hardware addresses

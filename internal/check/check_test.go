@@ -195,6 +195,16 @@ func TestJudge(t *testing.T) {
 			f.Answers[netip.MustParseAddr("192.0.2.2")] = []string{macB, macX}
 			f.Peers[0].MACs = append(f.Peers[0].MACs, macX)
 		}, nil},
+		{"two interfaces of one peer that is silent", func(f *Facts) {
+			f.Peers[0].Silent, f.Peers[0].MACs = "timeout", nil
+			f.Answers[f.Peers[0].Address.Addr()] = []string{macB, macX}
+			f.Answers[f.Peers[0].gateway()] = []string{macB, macX}
+		}, []string{AgentDown}},
+		{"two machines, one of them a peer that is silent", func(f *Facts) {
+			f.Peers[0].Silent, f.Peers[0].MACs = "timeout", nil
+			f.Answers[f.Peers[0].Address.Addr()] = []string{macB, macX}
+			f.Answers[f.Peers[0].gateway()] = []string{macB}
+		}, []string{AddressDuplicate}},
 		{"another has our address", func(f *Facts) { f.Answers[netip.MustParseAddr("192.0.2.1")] = []string{macX} }, []string{AddressDuplicate}},
 		{"pinned wrongly", func(f *Facts) {
 			f.Neighbours = []nlx.Neighbour{{Index: 2, Addr: netip.MustParseAddr("192.0.2.2"), MAC: mac(macX), State: unix.NUD_PERMANENT}}

@@ -67,6 +67,9 @@ type Peer struct {
 	MACs          []string // of its interfaces, as it says
 }
 
+// gateway is the address of the peer's bridge, the first of its subnet.
+func (p Peer) gateway() netip.Addr { return p.Subnet.Addr().Next() }
+
 // Way is the kernel's decision about packets from this node's containers to a peer's.
 type Way struct {
 	Peer   Peer

@@ -57,15 +57,19 @@ func (f Facts) adjacent(p Peer) bool {
 }
 
 // foreign are the hardware addresses that answer for a peer and are not its own. A
-// host with two interfaces on one link answers by both: only if it has said which are
-// its own, or cannot say, several are too many.
+// host with two interfaces on one link answers by both. Its own are those that it says
+// and those that answer for its gateway.
 func (f Facts) foreign(p Peer, macs []string) []string {
 	if len(macs) < 2 && (len(p.MACs) == 0 || p.Silent != "") {
 		return nil
 	}
+	own := p.MACs
+	if p.Subnet.IsValid() {
+		own = slices.Concat(own, f.Answers[p.gateway()])
+	}
 	var out []string
 	for _, m := range macs {
-		if !slices.Contains(p.MACs, m) {
+		if !slices.Contains(own, m) {
 			out = append(out, m)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -139,8 +140,15 @@ func TestRouteTo(t *testing.T) {
 		}
 	}
 	lan.Outside.Run(t, "ip", "link", "set", "port1", "down")
-	if got, err := c.RouteTo(addrs[:1]); err != nil || !got[0].LinkDown {
-		t.Errorf("without carrier: %+v, %v", got, err)
+	// The kernel acts on a lost carrier a while later, on a work queue.
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got, err := c.RouteTo(addrs[:1])
+		if err == nil && got[0].LinkDown {
+			break
+		}
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("without carrier: %+v, %v", got, err)
+		}
 	}
 	// A rule and another table have their say.
 	host.Run(t, "ip", "rule", "add", "to", "192.0.2.9", "lookup", "77")

@@ -23,8 +23,7 @@ const (
 // answers, once with a sender's address. asked is false where that is not possible:
 // nothing follows from the silence then.
 func whoHas(ctx context.Context, index int, a, own netip.Addr) (answers []string, asked bool) {
-	// A request without a sender's address changes nobody's table, and is answered by
-	// the interface alone that has the address, not by others of the same machine.
+	// A request without a sender's address changes nobody's table.
 	for _, from := range []netip.Addr{netip.IPv4Unspecified(), own} {
 		if !from.Is4() {
 			continue

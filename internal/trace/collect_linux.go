@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -293,9 +294,25 @@ func (k *collector) wire(ctx context.Context) error {
 	if h.Uplink.Up && h.Uplink.Carrier && h.Uplink.MAC != "" {
 		h.Answers, h.Asked = whoHas(ctx, index, h.HopAddr, f.HostIP)
 	}
+	if len(h.Answers) > 1 && h.HopAddr == f.NextHop && f.PeerSubnet.IsValid() {
+		own, _ := whoHas(ctx, index, f.PeerSubnet.Addr().Next(), f.HostIP)
+		h.Answers = ofOneMachine(h.Answers, own)
+	}
 	var err error
 	h.Hop, err = k.neigh(index, h.HopAddr)
 	return err
+}
+
+// ofOneMachine leaves one of those that answered for a node's address if all of them
+// answer for the gateway of its subnet as well, which no other machine has: then they
+// are interfaces of that node on one link. Pure.
+func ofOneMachine(answers, own []string) []string {
+	for _, mac := range answers {
+		if !slices.Contains(own, mac) {
+			return answers
+		}
+	}
+	return answers[:1]
 }
 
 // uplinks finds the interface that packets leave by, as out says, the one that they

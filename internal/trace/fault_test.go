@@ -289,3 +289,21 @@ func TestVanished(t *testing.T) {
 		}
 	}
 }
+
+// TestOfOneMachine: several interfaces of one machine are told from several machines.
+func TestOfOneMachine(t *testing.T) {
+	a, b, x := "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:99"
+	for _, tt := range []struct {
+		answers, own []string
+		want         int
+	}{
+		{[]string{a, b}, []string{b, a}, 1},
+		{[]string{a, x}, []string{a}, 2},
+		{[]string{a, x}, nil, 2}, // nobody said
+		{[]string{a, b, x}, []string{a, b}, 3},
+	} {
+		if got := ofOneMachine(tt.answers, tt.own); len(got) != tt.want {
+			t.Errorf("%v of %v: %v", tt.answers, tt.own, got)
+		}
+	}
+}
