@@ -165,9 +165,12 @@ func (h *Holder) takeAddress(r BindRequest) (l *lease, wait <-chan struct{}, err
 		if old.op != nil {
 			return nil, old.op, nil
 		}
+		if h.kept[old.addr] {
+			continue // reserved meanwhile, or it may be
+		}
 		if old.cooling && old.flight == nil {
 			if err := h.picker.Take(old.addr); err != nil {
-				continue // reserved meanwhile
+				continue
 			}
 		}
 		return old, nil, nil

@@ -409,6 +409,34 @@ func TestReservationUnknown(t *testing.T) {
 	})
 }
 
+// TestReservedMeanwhile: an owner that comes back does not get what it had while that may
+// have become a reservation, also with its release unresolved.
+func TestReservedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, newFakeStore(t, 29))
+		had := n.mustBind("x", "").Addr
+		n.store.setFault(always(noLeader))
+		n.mustRelease("x")
+		synctest.Wait()
+		n.store.setFault(always(late))
+		if err := n.Reserve(t.Context(), had, "r"); !errors.Is(err, raftstore.ErrUnknownOutcome) {
+			t.Errorf("%v", err)
+		}
+		time.Sleep(5 * time.Second)
+		n.mu.Lock()
+		if l := n.leases[had]; l == nil || l.flight == nil || !n.kept[had] {
+			t.Errorf("the release is not unresolved, or %s not kept back: %+v", had, l)
+		}
+		n.mu.Unlock()
+		if h := n.mustBind("x", ""); h.Addr == had {
+			t.Errorf("got %s, which may be reserved", had)
+		}
+		if c := n.Counts(); c.Bound+c.Attached+c.Cooling+c.Reserved+c.Free > c.Total {
+			t.Errorf("counted twice: %+v", c)
+		}
+	})
+}
+
 func TestFenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, newFakeStore(t, 24))
