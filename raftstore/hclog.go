@@ -62,6 +62,8 @@ var routine = map[string]bool{
 var retried = map[string]bool{
 	"Failed to reconcile current state with the desired state": true,
 	"Error when computing next state":                          true,
+	"failed to add raft voting peer":                           true,
+	"failed to demote raft peer":                               true,
 }
 
 // sendsSnapshot reports whether the library says only that a peer needs entries which

@@ -24,6 +24,7 @@ func TestLibraryLogLevels(t *testing.T) {
 		{"Error when computing next state", []any{"error", fmt.Errorf("stats: %w", context.Canceled)}, slog.LevelDebug},
 		{"Error when computing next state", []any{"error", errors.New("x")}, slog.LevelWarn},
 		{"Failed to reconcile current state with the desired state", []any{"error", ErrNotReady}, slog.LevelWarn},
+		{"failed to add raft voting peer", []any{"error", ErrNotReady}, slog.LevelWarn},
 	} {
 		if got := h.level(hclog.Error, tt.msg, tt.args); got != tt.want {
 			t.Errorf("%q %v: %s, want %s", tt.msg, tt.args, got, tt.want)
