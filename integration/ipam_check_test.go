@@ -105,6 +105,7 @@ func TestIpamCheckEveryNode(t *testing.T) {
 		path = filepath.Join(t.TempDir(), "leaked")
 		return os.WriteFile(path, []byte(out), 0o600)
 	})
+	b.cli("status", "--wait", "--timeout", "30s")
 	// The report also names a lease that is in use: as if it had been taken up since.
 	data, err := os.ReadFile(path)
 	if err != nil {
