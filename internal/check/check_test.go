@@ -205,6 +205,10 @@ func TestJudge(t *testing.T) {
 			f.Answers[f.Peers[0].Address.Addr()] = []string{macB, macX}
 			f.Answers[f.Peers[0].gateway()] = []string{macB}
 		}, []string{AddressDuplicate}},
+		{"a copy of a peer, with its gateway", func(f *Facts) {
+			f.Answers[f.Peers[0].Address.Addr()] = []string{macB, macX}
+			f.Answers[f.Peers[0].gateway()] = []string{macB, macX}
+		}, []string{AddressDuplicate}},
 		{"another has our address", func(f *Facts) { f.Answers[netip.MustParseAddr("192.0.2.1")] = []string{macX} }, []string{AddressDuplicate}},
 		{"pinned wrongly", func(f *Facts) {
 			f.Neighbours = []nlx.Neighbour{{Index: 2, Addr: netip.MustParseAddr("192.0.2.2"), MAC: mac(macX), State: unix.NUD_PERMANENT}}

@@ -57,14 +57,14 @@ func (f Facts) adjacent(p Peer) bool {
 }
 
 // foreign are the hardware addresses that answer for a peer and are not its own. A
-// host with two interfaces on one link answers by both. Its own are those that it says
-// and those that answer for its gateway.
+// host with two interfaces on one link answers by both. Its own are those that it says;
+// while it is silent, those that answer for its gateway.
 func (f Facts) foreign(p Peer, macs []string) []string {
 	if len(macs) < 2 && (len(p.MACs) == 0 || p.Silent != "") {
 		return nil
 	}
 	own := p.MACs
-	if p.Subnet.IsValid() {
+	if p.Silent != "" && p.Subnet.IsValid() { // else a copy of the machine, which has both addresses, went unseen
 		own = slices.Concat(own, f.Answers[p.gateway()])
 	}
 	var out []string

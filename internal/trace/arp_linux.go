@@ -39,6 +39,18 @@ func whoHas(ctx context.Context, index int, a, own netip.Addr) (answers []string
 	return nil, true
 }
 
+// ofOneMachine leaves one of those that answered for a node's address if all of them
+// answer for the gateway of its subnet as well, which no other machine has: then they
+// are interfaces of that node on one link. Pure.
+func ofOneMachine(answers, own []string) []string {
+	for _, mac := range answers {
+		if !slices.Contains(own, mac) {
+			return answers
+		}
+	}
+	return answers[:1]
+}
+
 func arpRequest(ctx context.Context, index int, a, from netip.Addr) ([]string, error) {
 	ifi, err := net.InterfaceByIndex(index)
 	if err != nil {

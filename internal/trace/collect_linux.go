@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -301,18 +300,6 @@ func (k *collector) wire(ctx context.Context) error {
 	var err error
 	h.Hop, err = k.neigh(index, h.HopAddr)
 	return err
-}
-
-// ofOneMachine leaves one of those that answered for a node's address if all of them
-// answer for the gateway of its subnet as well, which no other machine has: then they
-// are interfaces of that node on one link. Pure.
-func ofOneMachine(answers, own []string) []string {
-	for _, mac := range answers {
-		if !slices.Contains(own, mac) {
-			return answers
-		}
-	}
-	return answers[:1]
 }
 
 // uplinks finds the interface that packets leave by, as out says, the one that they

@@ -168,10 +168,8 @@ func (h *Holder) takeAddress(r BindRequest) (l *lease, wait <-chan struct{}, err
 		if h.kept[old.addr] {
 			continue // reserved meanwhile, or it may be
 		}
-		if old.cooling && old.flight == nil {
-			if err := h.picker.Take(old.addr); err != nil {
-				continue
-			}
+		if old.cooling && old.flight == nil && h.picker.Take(old.addr) != nil {
+			continue
 		}
 		return old, nil, nil
 	}
