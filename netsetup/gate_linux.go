@@ -122,7 +122,7 @@ func (g *gate) check(f *os.File) (NSID, error) {
 	}
 	for _, pid := range g.forbidden() {
 		other, err := os.Open(nsPath(pid))
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EACCES) && exiting(pid) {
 			continue
 		}
 		if err != nil {
@@ -188,6 +188,10 @@ func (g *gate) openPID(pid int, startedBefore time.Time) (_ *Namespace, err erro
 		}
 	}()
 	fd, err := unix.Open(nsPath(pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EACCES) && (exiting(pid) || ns.Exited()) {
+		// Once its memory is gone, the kernel cannot tell who may look at a process.
+		return nil, ErrProcessGone
+	}
 	if err != nil {
 		return nil, gone(err)
 	}
@@ -208,6 +212,12 @@ func (g *gate) openPID(pid int, startedBefore time.Time) (_ *Namespace, err erro
 		return nil, ErrProcessGone
 	}
 	return ns, nil
+}
+
+// exiting reports whether pid is on its way out.
+func exiting(pid int) bool {
+	stat, err := procfs.ReadStat(pid)
+	return err == nil && stat.Exiting || err != nil && errors.Is(gone(err), ErrProcessGone)
 }
 
 // gone translates what the kernel says of a process that is no more; a zombie

@@ -322,7 +322,7 @@ func TestPIDReplaced(t *testing.T) {
 				for range 50 {
 					ns, err := b.n.OpenPID(cmd.Process.Pid, time.Now())
 					if err != nil {
-						if !errors.Is(err, ErrProcessGone) {
+						if !errors.Is(err, ErrProcessGone) && !errors.Is(err, ErrPIDReused) {
 							t.Error(err)
 						}
 						break

@@ -17,6 +17,7 @@ const (
 
 	// Flags of linux/sched.h. PF_FORKNOEXEC is set by fork and cleared by exec: no
 	// process can forge it, unlike a name or a command line.
+	flagExiting    = 0x4
 	flagForkNoExec = 0x40
 	flagKThread    = 0x200000
 
@@ -36,6 +37,8 @@ type Stat struct {
 	// ForkedOnly: it has not executed a program of its own since its fork.
 	ForkedOnly bool
 	Kernel     bool // a thread of the kernel
+	// Exiting: it runs no program any more, but may not be dead yet.
+	Exiting bool
 	// Dead: it has exited, and only waits to be reaped.
 	Dead bool
 }
@@ -88,7 +91,7 @@ func ParseStat(b []byte) (Stat, error) {
 	if err != nil {
 		return Stat{}, fmt.Errorf("stat start time: %w", err)
 	}
-	s := Stat{Parent: int(parent), Start: start, ForkedOnly: flags&flagForkNoExec != 0, Kernel: flags&flagKThread != 0}
+	s := Stat{Parent: int(parent), Start: start, ForkedOnly: flags&flagForkNoExec != 0, Kernel: flags&flagKThread != 0, Exiting: flags&flagExiting != 0}
 	switch f[0][0] {
 	case 'Z', 'X', 'x':
 		s.Dead = true
