@@ -7,46 +7,92 @@ import (
 	"stellar.io/stellar/internal/testx"
 )
 
-// byHand makes what the kernel gives without Stellar: two hosts on a LAN of their own,
-// no agent, no firewall, no connection tracking, and on each a namespace behind a bridge
-// and one that is routed without a bridge. It returns the ways from the first host's
-// to the second's.
-func byHand(b *testing.B) (bridged, routed way) {
+// hand is what the kernel gives without Stellar: hosts on a LAN of their own, and from one
+// host's containers to another's three ways.
+type hand struct {
+	hosts []*testx.NetNS
+	// bridged: behind a bridge, a route to the other host's. routed: without a bridge.
+	// Both without a firewall, so without connection tracking.
+	bridged, routed way
+	// overlay: behind a bridge, a route through a VXLAN, and masqueraded where it
+	// leaves the overlay, as flannel makes it.
+	overlay way
+}
+
+func byHand(b *testing.B) hand {
 	b.Helper()
-	lan := testx.NewLAN(b, 2)
-	ways := [2]way{}
+	lan, tunnels := testx.NewLAN(b, 2), testx.NewLAN(b, 2)
+	h := hand{hosts: append(lan.Hosts, tunnels.Hosts...)}
 	for i, host := range lan.Hosts {
-		own, other := fmt.Sprintf("10.77.%d", i+1), fmt.Sprintf("10.77.%d", 2-i)
 		host.Run(b, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-		host.Run(b, "ip", "route", "add", other+".0/24", "via", fmt.Sprintf("192.0.2.%d", 2-i))
-
-		behind := handPod(b, host, "bridged")
-		host.Run(b, "ip", "link", "add", "hand0", "type", "bridge")
-		host.Run(b, "ip", "address", "add", own+".1/25", "dev", "hand0")
-		host.Run(b, "ip", "link", "set", "hand0", "up")
-		host.Run(b, "ip", "link", "set", "bridged", "master", "hand0", "up")
-		behind.Run(b, "ip", "address", "add", own+".2/25", "dev", "eth0")
-		behind.Run(b, "ip", "route", "add", "default", "via", own+".1")
-
-		without := handPod(b, host, "routed")
-		const gateway = "02:00:0a:4d:00:fe"
-		host.Run(b, "ip", "link", "set", "routed", "address", gateway, "up")
-		host.Run(b, "ip", "route", "add", own+".200/32", "dev", "routed")
-		without.Run(b, "ip", "address", "add", own+".200/32", "dev", "eth0")
-		without.Run(b, "ip", "route", "add", "169.254.1.1", "dev", "eth0")
-		without.Run(b, "ip", "route", "add", "default", "via", "169.254.1.1")
-		without.Run(b, "ip", "neighbour", "add", "169.254.1.1", "lladdr", gateway, "dev", "eth0", "nud", "permanent")
-
-		for k, ns := range []*testx.NetNS{behind, without} {
+		host.Run(b, "ip", "route", "add", fmt.Sprintf("10.77.%d.0/24", 2-i), "via", fmt.Sprintf("192.0.2.%d", 2-i))
+		ends := []struct {
+			way *way
+			ns  *testx.NetNS
+			to  string
+		}{
+			{&h.bridged, handBridged(b, host, "bridged", fmt.Sprintf("10.77.%d", i+1), "/25", "1500"), fmt.Sprintf("10.77.%d.2", i+1)},
+			{&h.routed, handRouted(b, host, fmt.Sprintf("10.77.%d.200", i+1)), fmt.Sprintf("10.77.%d.200", i+1)},
+			{&h.overlay, handOverlay(b, tunnels.Hosts[i], i), fmt.Sprintf("10.78.%d.2", i+1)},
+		}
+		for _, e := range ends {
 			if i == 0 {
-				ways[k].from = ns
+				e.way.from = e.ns
 				continue
 			}
-			ways[k].to = own + []string{".2", ".200"}[k]
-			hears(b, ns)
+			e.way.to = e.to
+			hears(b, e.ns)
 		}
 	}
-	return ways[0], ways[1]
+	return h
+}
+
+// handBridged is a container behind a bridge of its own, in the prefix NET.0.
+func handBridged(b *testing.B, host *testx.NetNS, name, net, bits, mtu string) *testx.NetNS {
+	b.Helper()
+	ns, bridge := handPod(b, host, name), name+"0"
+	host.Run(b, "ip", "link", "add", bridge, "type", "bridge")
+	host.Run(b, "ip", "link", "set", bridge, "mtu", mtu)
+	host.Run(b, "ip", "address", "add", net+".1"+bits, "dev", bridge)
+	host.Run(b, "ip", "link", "set", bridge, "up")
+	host.Run(b, "ip", "link", "set", name, "mtu", mtu, "master", bridge, "up")
+	ns.Run(b, "ip", "link", "set", "eth0", "mtu", mtu)
+	ns.Run(b, "ip", "address", "add", net+".2"+bits, "dev", "eth0")
+	ns.Run(b, "ip", "route", "add", "default", "via", net+".1")
+	return ns
+}
+
+// handRouted is a container that is routed without a bridge.
+func handRouted(b *testing.B, host *testx.NetNS, address string) *testx.NetNS {
+	b.Helper()
+	const gateway = "02:00:0a:4d:00:fe"
+	ns := handPod(b, host, "routed")
+	host.Run(b, "ip", "link", "set", "routed", "address", gateway, "up")
+	host.Run(b, "ip", "route", "add", address+"/32", "dev", "routed")
+	ns.Run(b, "ip", "address", "add", address+"/32", "dev", "eth0")
+	ns.Run(b, "ip", "route", "add", "169.254.1.1", "dev", "eth0")
+	ns.Run(b, "ip", "route", "add", "default", "via", "169.254.1.1")
+	ns.Run(b, "ip", "neighbour", "add", "169.254.1.1", "lladdr", gateway, "dev", "eth0", "nud", "permanent")
+	return ns
+}
+
+// handOverlay is a container behind a bridge whose packets take a VXLAN to the other
+// host, and the host's end of it. The i-th host has the prefix 10.78.I+1.0/24.
+func handOverlay(b *testing.B, host *testx.NetNS, i int) *testx.NetNS {
+	b.Helper()
+	own, other := i+1, 2-i
+	mac := func(k int) string { return fmt.Sprintf("02:00:00:00:00:%02x", k) }
+	gateway := fmt.Sprintf("10.78.%d.0", other)
+	host.Run(b, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	host.Run(b, "nft", fmt.Sprintf("add table ip way; add chain ip way out { type nat hook postrouting priority srcnat; };"+
+		" add rule ip way out ip saddr 10.78.%d.0/24 ip daddr != 10.78.0.0/16 masquerade", own))
+	host.Run(b, "ip", "link", "add", "vx0", "address", mac(own), "type", "vxlan", "id", "7",
+		"remote", fmt.Sprintf("192.0.2.%d", other), "dstport", "4789", "dev", "eth0")
+	host.Run(b, "ip", "address", "add", fmt.Sprintf("10.78.%d.0/32", own), "dev", "vx0")
+	host.Run(b, "ip", "link", "set", "vx0", "up")
+	host.Run(b, "ip", "route", "add", gateway+"/24", "via", gateway, "dev", "vx0", "onlink")
+	host.Run(b, "ip", "neighbour", "add", gateway, "lladdr", mac(other), "dev", "vx0", "nud", "permanent")
+	return handBridged(b, host, "overlay", fmt.Sprintf("10.78.%d", own), "/24", "1450")
 }
 
 // handPod is a namespace with eth0, whose other end is the host's link of that name.
