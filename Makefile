@@ -112,10 +112,20 @@ lint: ## gofmt, go vet, staticcheck; known vulnerabilities if their database can
 bench-deps:
 	./packaging/deps.sh bench
 
+# A part of the table: SECTION=Attach, or SECTION='(Attach|Leases)'.
+SECTION ?= .*
+FIGURES := testdata/bench/last.json
+
 .PHONY: bench
-bench: bench-deps root build ## Measure a node, a cluster and its peers; one table
+bench: bench-deps root build ## Measure a node, a cluster and its peers; one table (SECTION=Attach: a part)
 	$(GO) test -c -o bin/bench ./integration
-	cd integration && ../bin/bench -test.run '^$$' -test.bench '^BenchmarkTable$$' -test.benchtime 1x -test.timeout 30m
+	cd integration && STELLAR_BENCH_JSON=$(CURDIR)/bin/bench.json ../bin/bench -test.run '^$$' -test.bench '^BenchmarkTable$$/^$(SECTION)$$' -test.benchtime 1x -test.timeout 60m
+	$(GO) run ./internal/testx/benchfigures compare bin/bench.json $(FIGURES)
+
+.PHONY: bench-keep
+bench-keep: ## Keep the last run's figures as those of the documentation
+	$(GO) run ./internal/testx/benchfigures keep bin/bench.json $(FIGURES)
+	$(GO) test -count 1 -run '^TestDocumentation$$' ./internal/testx/bench -update
 
 .PHONY: generate
 generate: ## Make the generated code anew (needs protoc: `make deps`)
@@ -124,7 +134,7 @@ generate: ## Make the generated code anew (needs protoc: `make deps`)
 .PHONY: generate-docs
 generate-docs: ## Make the pages of docs anew that follow from the code
 	$(GO) run ./cmd/stellar reference docs
-	$(GO) test -count 1 -run '^TestDocumentation$$' ./api/peerapi -update
+	$(GO) test -count 1 -run '^TestDocumentation$$' ./api/peerapi ./internal/testx/bench -update
 
 .PHONY: docs
 docs: ## The documentation as a site in .cache/site, every warning an error

@@ -71,12 +71,3 @@ func benchCNI(b *testing.B, t *table, n *node) {
 	t.spread("CNI ADD, bridge + host-local v1.9.1 (exec)", "ms", reference, bar{})
 	t.ratio("bridge + host-local v1.9.1 / stellar-cni", reference, own, bar{p50: 1.5, atLeast: true})
 }
-
-// BenchmarkCNI prints the figures of CNI alone.
-func BenchmarkCNI(b *testing.B) {
-	t := &table{}
-	b.Cleanup(func() { t.publish(b) })
-	b.ReportMetric(0, "ns/op")
-	t.Machine = append(t.Machine, load("before"))
-	benchCNI(b, t, startBenchNode(b))
-}

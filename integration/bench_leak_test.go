@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/bench"
 )
 
 const (
@@ -61,7 +62,7 @@ func benchLeak(b *testing.B, t *table, n *node, before belongings) {
 		t.value("  "+what+" more or fewer than before", "", cycles, float64(max(d, -d)), limit)
 	}
 	few, none := bar{p50: leakSlack}, bar{none: true}
-	t.value(fmt.Sprintf("created and deleted: VmRSS then, %s before", figure(before.resident, "MB")), "MB", cycles, after.resident, bar{})
+	t.value(fmt.Sprintf("created and deleted: VmRSS then, %s before", bench.Figure(before.resident, "MB")), "MB", cycles, after.resident, bar{})
 	t.value("  of them attached before they ended", "%", cycles, 100*float64(n.metric(b, attached)-had)/float64(cycles), bar{})
 	same("goroutines", after.Goroutines-before.Goroutines, few)
 	same("descriptors", after.Descriptors-before.Descriptors, few)

@@ -1,19 +1,18 @@
 package integration
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"stellar.io/stellar/internal/testx/bench"
 )
 
 // The environment of a benchmark. Everything else is the same in every run, so
@@ -45,38 +44,32 @@ func (s samples) quantile(q float64) float64 {
 	return sorted[max(rank, 1)-1]
 }
 
-// row is one line of the table: P50 and P99 in Unit, or one value in P50.
-type row struct {
-	What    string   `json:"what"`
-	N       int      `json:"n"`
-	Unit    string   `json:"unit"`
-	P50     float64  `json:"p50"`
-	P99     *float64 `json:"p99,omitempty"`
-	Bar     string   `json:"bar,omitempty"`
-	Verdict string   `json:"verdict,omitempty"` // ok, MISS, or empty without a bar
-}
+type row = bench.Row
 
 // bar is the most, or with atLeast the least, that a figure may be.
 type bar struct {
 	p50, p99 float64 // 0: no bar
 	atLeast  bool
 	none     bool   // the one figure must be 0
-	later    string // what the bar is to become, for the reader
+	better   string // bench.Less or More, where there is no bar and the unit does not tell
+
+	// explained is why the bar may be missed without failing the run: one sentence.
+	explained string
 }
 
 // table collects rows; the benchmark fails when any of them misses its bar.
 type table struct {
-	Machine []string `json:"machine"`
-	Rows    []row    `json:"rows"`
+	Rows   []row
+	report bench.Report
 }
 
 // spread adds a row of the samples.
 func (t *table) spread(what, unit string, s samples, b bar) {
 	p99 := s.quantile(0.99)
-	r := row{What: what, N: len(s), Unit: unit, P50: s.quantile(0.5), P99: &p99}
-	r.judge(b)
+	r := row{What: what, N: len(s), Unit: unit, P50: s.quantile(0.5), P99: &p99, Samples: bench.Thin(s)}
+	judgeRow(&r, b)
 	if len(s) == 0 && r.Bar != "" {
-		r.Verdict = miss
+		r.Verdict = bench.Miss
 	}
 	t.Rows = append(t.Rows, r)
 }
@@ -84,7 +77,7 @@ func (t *table) spread(what, unit string, s samples, b bar) {
 // value adds a row of one figure that n things together have led to.
 func (t *table) value(what, unit string, n int, v float64, b bar) {
 	r := row{What: what, N: n, Unit: unit, P50: v}
-	r.judge(b)
+	judgeRow(&r, b)
 	t.Rows = append(t.Rows, r)
 }
 
@@ -97,13 +90,12 @@ func (t *table) ratio(what string, over, under samples, b bar) {
 	}
 	t.value(what, "×", min(len(over), len(under)), v, b)
 	if v == 0 { // nothing was measured
-		t.Rows[len(t.Rows)-1].Verdict = miss
+		t.Rows[len(t.Rows)-1].Verdict = bench.Miss
 	}
 }
 
-const miss = "MISS"
-
-func (r *row) judge(b bar) {
+// judgeRow says whether the row keeps its bar, and which direction is better.
+func judgeRow(r *row, b bar) {
 	sign, holds := "≤", func(v, limit float64) bool { return v <= limit }
 	if b.atLeast {
 		sign, holds = "≥", func(v, limit float64) bool { return v >= limit }
@@ -111,72 +103,85 @@ func (r *row) judge(b bar) {
 	var bars []string
 	good := true
 	if b.p50 != 0 {
-		bars = append(bars, fmt.Sprintf("%s %s", sign, figure(b.p50, r.Unit)))
+		bars = append(bars, fmt.Sprintf("%s %s", sign, bench.Figure(b.p50, r.Unit)))
 		good = good && holds(r.P50, b.p50)
 	}
 	if b.p99 != 0 && r.P99 != nil {
-		bars = append(bars, fmt.Sprintf("p99 %s %s", sign, figure(b.p99, r.Unit)))
+		bars = append(bars, fmt.Sprintf("p99 %s %s", sign, bench.Figure(b.p99, r.Unit)))
 		good = good && holds(*r.P99, b.p99)
 	}
 	if b.none {
 		bars, good = append(bars, "none"), r.P50 == 0
 	}
+	r.Better = b.better
+	if r.Better == "" {
+		r.Better = betterOf(*r, b)
+	}
 	if len(bars) == 0 {
 		return
 	}
-	r.Bar, r.Verdict = strings.Join(bars, ", "), "ok"
-	if b.later != "" {
-		r.Bar += " (later " + b.later + ")"
-	}
+	r.Bar, r.Verdict = strings.Join(bars, ", "), bench.OK
 	if !good {
-		r.Verdict = miss
+		r.Verdict = bench.Miss
+		if b.explained != "" {
+			r.Verdict, r.Why = bench.Explained, b.explained
+		}
 	}
 }
 
-// figure writes a value with the digits that mean something.
-func figure(v float64, unit string) string {
-	digits := 2
+// betterOf tells from the bar, or else from the unit, which direction is better.
+func betterOf(r row, b bar) string {
 	switch {
-	case v == float64(int64(v)):
-		digits = 0
-	case unit == "ms" && v < 10:
-		digits = 3
-	case v >= 100:
-		digits = 0
+	case b.atLeast, b.p50 == 0 && (strings.HasSuffix(r.Unit, "/s")):
+		return bench.More
+	case b.p50 != 0, b.p99 != 0, b.none:
+		return bench.Less
+	case r.Unit == "ms", r.Unit == "s", r.Unit == "ns", r.Unit == "MB", r.Unit == "B":
+		return bench.Less
 	}
-	s := fmt.Sprintf("%.*f", digits, v)
-	switch unit {
-	case "", "×", "%":
-		return s + unit
-	}
-	return s + " " + unit
+	return ""
 }
 
 func (t *table) misses() []row {
-	return slices.DeleteFunc(slices.Clone(t.Rows), func(r row) bool { return r.Verdict != miss })
+	return slices.DeleteFunc(slices.Clone(t.Rows), func(r row) bool { return r.Verdict != bench.Miss })
 }
 
 func (t *table) write(w io.Writer) error {
-	for _, line := range t.Machine {
-		fmt.Fprintln(w, line)
-	}
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "WHAT\tN\tP50\tP99\tBAR\tVERDICT")
 	for _, r := range t.Rows {
 		p99 := ""
 		if r.P99 != nil {
-			p99 = figure(*r.P99, r.Unit)
+			p99 = bench.Figure(*r.P99, r.Unit)
 		}
-		fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t%s\t%s\n", r.What, r.N, figure(r.P50, r.Unit), p99, r.Bar, r.Verdict)
+		fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t%s\t%s\n", r.What, r.N, bench.Figure(r.P50, r.Unit), p99, r.Bar, r.Verdict)
 	}
 	return tw.Flush()
+}
+
+// section runs a part of the table and keeps its rows under its name.
+func (t *table) section(b *testing.B, name string, fn func(*testing.B, *table)) {
+	// Each with an end of its own: what one has started does not slow the next.
+	b.Run(name, func(b *testing.B) {
+		b.ReportMetric(0, "ns/op") // the table says it all
+		began, before, start := len(t.Rows), load(), time.Now()
+		fmt.Fprintf(os.Stderr, "section %s\n", name)
+		fn(b, t)
+		t.report.Sections = append(t.report.Sections, bench.Section{
+			Name: name, Time: start.UTC().Truncate(time.Second), Commit: commit(), Seconds: math.Round(time.Since(start).Seconds()),
+			Load: before + " → " + load(), Rows: slices.Clone(t.Rows[began:]),
+		})
+	})
 }
 
 // publish prints the table, writes the file, and fails the benchmark for what
 // was missed.
 func (t *table) publish(b *testing.B) {
 	b.Helper()
-	fmt.Println()
+	fmt.Printf("\nmachine: %s\n", t.report.Machine)
+	for _, s := range t.report.Sections {
+		fmt.Printf("%s: load %s over 1, 5 and 15 minutes, %.0f s\n", s.Name, s.Load, s.Seconds)
+	}
 	if b.Failed() {
 		fmt.Println("INCOMPLETE: something failed, see below")
 	}
@@ -185,11 +190,7 @@ func (t *table) publish(b *testing.B) {
 	}
 	fmt.Println()
 	if path := os.Getenv(envJSON); path != "" {
-		data, err := json.MarshalIndent(t, "", "  ")
-		if err == nil {
-			err = os.WriteFile(path, append(data, '\n'), 0o644)
-		}
-		if err != nil {
+		if err := t.report.Write(path); err != nil {
 			b.Error(err)
 		}
 	}
@@ -200,43 +201,6 @@ func (t *table) publish(b *testing.B) {
 		}
 		b.Errorf("missed: %s: bar %s", r.What, r.Bar)
 	}
-}
-
-// machine says what a table was measured on.
-func machine(containerd string) string {
-	var u unix.Utsname
-	_ = unix.Uname(&u)
-	cpu := "unknown CPU"
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(info)) {
-		if name, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			cpu = strings.TrimSpace(v)
-			break
-		}
-	}
-	return fmt.Sprintf("machine: Linux %s, %s, %d cores, %s, containerd %s",
-		unix.ByteSliceToString(u.Release[:]), cpu, runtime.NumCPU(), runtime.Version(), containerd)
-}
-
-// serverVersion reads what `ctr version` says of the server, not of itself.
-func serverVersion(out string) string {
-	_, server, _ := strings.Cut(out, "Server:")
-	for line := range strings.Lines(server) {
-		if name, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "Version" {
-			return strings.TrimSpace(v)
-		}
-	}
-	return "unknown"
-}
-
-// load is how busy the machine was: what else ran is in every figure.
-func load(when string) string {
-	data, _ := os.ReadFile("/proc/loadavg")
-	f := strings.Fields(string(data))
-	if len(f) < 3 {
-		return when + ": load unknown"
-	}
-	return fmt.Sprintf("%s: load %s over 1, 5 and 15 minutes", when, strings.Join(f[:3], " "))
 }
 
 // scaled is n, or a tenth of it for a quick look.
@@ -265,48 +229,6 @@ func (p *progress) done(n int) {
 	if now := time.Now(); now.Sub(p.last) >= 2*time.Second {
 		p.last = now
 		fmt.Fprintf(os.Stderr, "  %s: %d of %d\n", p.what, n, p.total)
-	}
-}
-
-func TestTable(t *testing.T) {
-	var out table
-	out.spread("within", "ms", samples{1, 2, 3, 4}, bar{p50: 4, p99: 20})
-	out.spread("beyond", "ms", samples{1, 30}, bar{p50: 4, p99: 20})
-	out.spread("nothing measured", "ms", nil, bar{p50: 4})
-	out.ratio("twice", samples{4}, samples{2}, bar{p50: 3, atLeast: true, later: "≥ 4×"})
-	out.value("none", "", 1, 0, bar{none: true})
-	out.value("plain", "MB", 1, 12.25, bar{})
-	var got strings.Builder
-	if err := out.write(&got); err != nil {
-		t.Fatal(err)
-	}
-	const want = `WHAT              N  P50       P99    BAR                   VERDICT
-within            4  2 ms      4 ms   ≤ 4 ms, p99 ≤ 20 ms   ok
-beyond            2  1 ms      30 ms  ≤ 4 ms, p99 ≤ 20 ms   MISS
-nothing measured  0  0 ms      0 ms   ≤ 4 ms                MISS
-twice             1  2×               ≥ 3× (later ≥ 4×) MISS
-none              1  0                none                  ok
-plain             1  12.25 MB                               
-`
-	if squeeze(got.String()) != squeeze(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", got.String(), want)
-	}
-	if n := len(out.misses()); n != 3 {
-		t.Errorf("%d misses, want 3", n)
-	}
-}
-
-func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-func TestQuantile(t *testing.T) {
-	s := make(samples, 0, 200)
-	for i := range 200 {
-		s = append(s, float64(200-i))
-	}
-	for _, tc := range []struct{ q, want float64 }{{0.5, 100}, {0.99, 198}, {1, 200}, {0, 1}} {
-		if got := s.quantile(tc.q); got != tc.want {
-			t.Errorf("quantile %v = %v, want %v", tc.q, got, tc.want)
-		}
 	}
 }
 

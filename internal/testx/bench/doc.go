@@ -1,0 +1,62 @@
+package bench
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Markdown is the section as a table of docs/performance.md.
+func (s Section) Markdown() string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "| %s | n | median | p99 | bar |\n|---|---|---|---|---|\n", s.Name)
+	for _, r := range s.Rows {
+		what, p99, bar := r.What, "", r.Bar
+		if strings.HasPrefix(what, " ") {
+			what = "… " + strings.TrimSpace(what)
+		}
+		if r.P99 != nil && r.N > 1 {
+			p99 = Figure(*r.P99, r.Unit)
+		}
+		switch r.Verdict {
+		case Miss:
+			bar += ": **missed**"
+		case Explained:
+			bar += ": missed, " + r.Why
+		}
+		fmt.Fprintf(&out, "| %s | %d | %s | %s | %s |\n", cell(what), r.N, Figure(r.P50, r.Unit), p99, cell(bar))
+	}
+	return out.String()
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
+
+// Document replaces in a page what stands between the lines "<!-- bench NAME -->" and
+// "<!-- end -->" by the section of that name, and "<!-- bench machine -->" by the machine.
+// A section that the page does not show, or that the report does not have, is an error.
+func (r Report) Document(page string) (string, error) {
+	texts := map[string]string{"machine": r.Machine.String() + ".\n"}
+	for _, s := range r.Sections {
+		texts[s.Name] = s.Markdown()
+	}
+	var out strings.Builder
+	for {
+		head, rest, ok := strings.Cut(page, "<!-- bench ")
+		out.WriteString(head)
+		if !ok {
+			break
+		}
+		name, rest, ok1 := strings.Cut(rest, " -->\n")
+		_, tail, ok2 := strings.Cut(rest, "<!-- end -->")
+		text, ok3 := texts[name]
+		if !ok1 || !ok2 || !ok3 {
+			return "", fmt.Errorf("no figures for %q, or no end of its table", name)
+		}
+		delete(texts, name)
+		fmt.Fprintf(&out, "<!-- bench %s -->\n\n%s\n<!-- end -->", name, text)
+		page = tail
+	}
+	for name := range texts {
+		return "", fmt.Errorf("the page does not show %q", name)
+	}
+	return out.String(), nil
+}
