@@ -178,6 +178,10 @@ func (t *table) section(b *testing.B, name string, fn func(*testing.B, *table)) 
 // was missed.
 func (t *table) publish(b *testing.B) {
 	b.Helper()
+	if len(t.report.Sections) == 0 {
+		b.Error("nothing was measured: the sections are those in BenchmarkTable")
+		return
+	}
 	fmt.Printf("\nmachine: %s\n", t.report.Machine)
 	for _, s := range t.report.Sections {
 		fmt.Printf("%s: load %s over 1, 5 and 15 minutes, %.0f s\n", s.Name, s.Load, s.Seconds)
