@@ -47,13 +47,11 @@ func (s *Store) SnapshotSave(ctx context.Context, w io.Writer) (SnapshotInfo, er
 	if err := s.fsm.err(); err != nil {
 		return SnapshotInfo{}, fmt.Errorf("save snapshot: %w", err)
 	}
-	s.mu.Lock()
-	r := s.raft
-	s.mu.Unlock()
-	if r == nil {
+	term, ok := s.term()
+	if !ok {
 		return SnapshotInfo{}, fmt.Errorf("save snapshot: %w", ErrNotStarted)
 	}
-	info, err := s.writeBackup(w, r.CurrentTerm())
+	info, err := s.writeBackup(w, term)
 	if err != nil {
 		return info, fmt.Errorf("save snapshot: %w", err)
 	}
@@ -71,6 +69,11 @@ func (s *Store) writeBackup(w io.Writer, term uint64) (SnapshotInfo, error) {
 	if !ok {
 		return SnapshotInfo{}, ipam.ErrNotInitialized
 	}
+	return writeSnapshotFile(w, sn, c, term)
+}
+
+// writeSnapshotFile writes a snapshot of a state whose cluster is c.
+func writeSnapshotFile(w io.Writer, sn *ipam.Snapshot, c ipam.Cluster, term uint64) (SnapshotInfo, error) {
 	info := SnapshotInfo{
 		Format: backupVersion, Cluster: c.ID, Index: sn.Index(), Term: term, Generation: c.Generation,
 	}

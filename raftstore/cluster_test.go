@@ -107,6 +107,7 @@ func (n *member1) start() {
 	t := n.b.t
 	t.Helper()
 	n.cfg.Streams = streamsOf{n.b.f.listen(n.host, n.address), n.b.f, n.host}
+	n.cfg.Followers = followsOf{streamsOf{n.b.f.listen(n.host, "fl:"+n.address), n.b.f, n.host}}
 	n.calls = &caller{f: n.b.f, host: n.host, idle: map[string][]net.Conn{}}
 	s, err := Open(n.cfg)
 	if err != nil {

@@ -31,7 +31,11 @@ type Config struct {
 	// Streams connects to the other nodes. nil: there are none, and no port is
 	// opened. Run closes it.
 	Streams StreamLayer
-	Logger  *slog.Logger // nil: discard
+	// Followers carries the streams between followers and their servers, apart from
+	// Raft's. A member of Raft serves those that it accepts, a follower dials. nil:
+	// nobody follows this node. Run closes it.
+	Followers StreamLayer
+	Logger    *slog.Logger // nil: discard
 	// Verified: Open has succeeded before, and nobody else could touch the files since.
 	// It does not read all of them once more.
 	Verified bool
@@ -89,6 +93,10 @@ type Config struct {
 	SnapshotThreshold uint64
 	SnapshotInterval  time.Duration
 	TrailingLogs      uint64
+
+	// FollowLog and FollowLogBytes bound the latest commands that are kept in memory for
+	// followers: a follower that was away for no more goes on where it was.
+	FollowLog, FollowLogBytes int
 }
 
 // DefaultConfig returns what the zero values mean.
@@ -118,6 +126,8 @@ func DefaultConfig() Config {
 		SnapshotThreshold:  8192,
 		SnapshotInterval:   2 * time.Minute,
 		TrailingLogs:       10240,
+		FollowLog:          10240,
+		FollowLogBytes:     16 << 20,
 	}
 }
 
@@ -148,6 +158,12 @@ func (c Config) withDefaults() Config {
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = d.SnapshotThreshold
 	}
+	if c.FollowLog == 0 {
+		c.FollowLog = d.FollowLog
+	}
+	if c.FollowLogBytes == 0 {
+		c.FollowLogBytes = d.FollowLogBytes
+	}
 	if c.TrailingLogs == 0 {
 		c.TrailingLogs = d.TrailingLogs
 	}
@@ -169,6 +185,9 @@ func (c Config) Validate() error {
 	}
 	if c.Voters > 7 || c.Voters > 0 && c.Voters%2 == 0 {
 		errs = append(errs, fmt.Errorf("%d voters, possible are 1, 3, 5 and 7", c.Voters))
+	}
+	if c.FollowLog < 1 || c.FollowLogBytes < 1 {
+		errs = append(errs, fmt.Errorf("%d commands and %d bytes kept for followers, at least 1", c.FollowLog, c.FollowLogBytes))
 	}
 	if err := raft.ValidateConfig(c.raft()); err != nil {
 		errs = append(errs, fmt.Errorf("raft: %w", err))

@@ -17,6 +17,9 @@
 //     was acknowledged to anybody before.
 //   - A node that is behind shows the leader's state (Config.FetchState) until it has
 //     caught up. View never goes back, except to a restored snapshot.
+//   - A node may follow any member of Raft instead of being one (InitFollow): the same
+//     entries in the same order, or a snapshot, lead to the same state at the same
+//     index, and all that is said here of nodes that do not lead holds for it.
 //   - Membership changes that would lose the quorum are refused with the arithmetic.
 //     The leader keeps the voters (Config.Voters) by itself; it demotes, and never
 //     removes.
@@ -31,4 +34,6 @@
 //	raft.db      log, term and vote (bbolt; its lock keeps a second process out)
 //	snapshots/   the two latest snapshots
 //	backups/     what SnapshotRestore has saved before it restored
+//
+// That of a follower holds store.json and state.snapshot, what it knew a moment ago.
 package raftstore

@@ -27,7 +27,7 @@ func (s *Store) askOnly(ctx context.Context, leader ipam.NodeID, addr string, q 
 	if leader == s.cfg.NodeID {
 		return answerMsg{}, ErrNoLeader // just elected, or just deposed: it never asks itself
 	}
-	q.node = s.cfg.NodeID
+	q.node, q.follows = s.cfg.NodeID, s.following != nil
 	data, err := q.encode()
 	if err != nil {
 		return answerMsg{}, err
@@ -57,7 +57,7 @@ func (s *Store) askOnly(ctx context.Context, leader ipam.NodeID, addr string, q 
 // forwardProposal proposes through the leader and waits until the entry is applied
 // here. That is known by the entry's tag, also when the leader's answer is lost.
 func (s *Store) forwardProposal(ctx context.Context, r *raft.Raft, data []byte) ([]ipam.Result, error) {
-	addr, leader := r.LeaderWithID()
+	addr, leader := s.leaderOf(r)
 	if leader == "" || nodeID(leader) == s.cfg.NodeID || s.removed(r) {
 		return nil, s.notLeader(r)
 	}
@@ -75,7 +75,7 @@ func (s *Store) forwardProposal(ctx context.Context, r *raft.Raft, data []byte) 
 	}
 	answers := make(chan asked, 1)
 	go func() { // ends with ctx at the latest, as Config.Forward promises
-		actx, acancel := whileLed(ctx, r, leader)
+		actx, acancel := s.whileLed(ctx, r, leader)
 		defer acancel()
 		a, err := s.askOnly(actx, nodeID(leader), string(addr), request{kind: ForwardPropose, tag: t, envelope: data})
 		failpoint.Hit(failpoint.RaftForwarded)
@@ -116,7 +116,7 @@ var errReplaced = errors.New("another node leads by now")
 // whileLed returns a context that also ends, with errReplaced, when this node knows of
 // another leader than the one that is asked: one that was cut off never answers, and
 // what it was asked can be asked of the other.
-func whileLed(ctx context.Context, r *raft.Raft, leader raft.ServerID) (context.Context, context.CancelFunc) {
+func (s *Store) whileLed(ctx context.Context, r *raft.Raft, leader raft.ServerID) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() { // ends with the context
 		t := time.NewTicker(ledPoll)
@@ -125,7 +125,7 @@ func whileLed(ctx context.Context, r *raft.Raft, leader raft.ServerID) (context.
 		for {
 			select {
 			case now := <-t.C:
-				switch _, other := r.LeaderWithID(); {
+				switch _, other := s.leaderOf(r); {
 				case other == "" || other == leader:
 					since = time.Time{}
 				case since.IsZero():
@@ -151,7 +151,7 @@ func (s *Store) newTag() (t tag) {
 
 // forwardChange makes a membership change through the leader.
 func (s *Store) forwardChange(ctx context.Context, r *raft.Raft, c Change) error {
-	addr, leader := r.LeaderWithID()
+	addr, leader := s.leaderOf(r)
 	if leader == "" || s.cfg.Forward == nil {
 		return s.notLeader(r)
 	}
@@ -192,7 +192,11 @@ func (s *Store) proposeFor(ctx context.Context, q request) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !member(r, raft.ServerID(q.node)) {
+	switch {
+	case r == nil:
+		s.proposals.Done()
+		return 0, ErrNoLeader // this node follows another
+	case !s.hears(r, q):
 		s.proposals.Done()
 		return 0, ErrRemoved // it would wait for an entry that it never gets
 	}
@@ -204,6 +208,20 @@ func (s *Store) proposeFor(ctx context.Context, q request) (uint64, error) {
 	return a.index, a.err
 }
 
+// hears reports whether the sender of a proposal will be told of its entry: a member
+// of Raft, or a node that follows a server and was not removed.
+func (s *Store) hears(r *raft.Raft, q request) bool {
+	if !q.follows {
+		return member(r, raft.ServerID(q.node))
+	}
+	removed := false
+	s.View(func(st *ipam.State) {
+		n, _ := st.Node(q.node)
+		removed = n.Removed
+	})
+	return !removed
+}
+
 // readFor answers a linearizable read of another node.
 func (s *Store) readFor(ctx context.Context, node ipam.NodeID) (uint64, error) {
 	r, err := s.begin()
@@ -211,6 +229,9 @@ func (s *Store) readFor(ctx context.Context, node ipam.NodeID) (uint64, error) {
 		return 0, err
 	}
 	defer s.proposals.Done()
+	if r == nil {
+		return 0, ErrNoLeader
+	}
 	index, err := s.readIndex(ctx, r)
 	if err == nil {
 		s.tellOf(r, node, index)

@@ -59,6 +59,9 @@ type fsm struct {
 	// restored is called when a snapshot that the library was given has been restored.
 	restored func() error
 
+	// ring is what followers are told of; nil: nobody can follow this node.
+	ring *ring
+
 	telling sync.Mutex // serialises onApply; taken before mu
 
 	mu      sync.RWMutex // guards the block
@@ -107,6 +110,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	}
 	f.passing(l.Index)
 	failpoint.Hit(failpoint.RaftApply)
+	prev := f.state.Index()
 	out, err := apply(f.state, l)
 	failpoint.Hit(failpoint.RaftApplied)
 	if err != nil {
@@ -119,12 +123,16 @@ func (f *fsm) Apply(l *raft.Log) any {
 		f.answer(t, a)
 	}
 	f.release()
+	all := wide(out.Deltas)
+	if f.ring != nil {
+		f.ring.add(prev, l, all)
+	}
 	shown := f.overtake() && len(out.Deltas) > 0
 	if shown {
 		f.wake()
 	}
 	f.mu.Unlock()
-	if wide(out.Deltas) {
+	if all {
 		f.hint(l.Index, l.Term)
 	}
 	if shown {
@@ -206,11 +214,20 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err := f.restored(); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
+	f.replace(state)
+	return nil
+}
+
+// replace puts another state in place of this one.
+func (f *fsm) replace(state *ipam.State) {
 	f.telling.Lock()
 	defer f.telling.Unlock()
 	f.mu.Lock()
 	f.skipping(state.Index())
 	f.state = state
+	if f.ring != nil {
+		f.ring.reset(state.Index())
+	}
 	f.release()
 	shown := f.overtake()
 	if shown {
@@ -221,7 +238,6 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if shown {
 		f.onApply(state.Index(), nil)
 	}
-	return nil
 }
 
 // view calls fn with the state and returns the channel that is closed at its next change.

@@ -19,6 +19,10 @@ const (
 	backupDir    = "backups"   // what SnapshotRestore saves
 	format       = 2           // 1: without checksums of the entries and without a mark
 	snapshots    = 2           // how many are kept
+	// A follower's store has a snapshot and nothing of Raft. It has a format of its own,
+	// so that a version that knows of no followers does not take it for a damaged one.
+	formatFollower = 3
+	stateFile      = "state.snapshot"
 )
 
 // identity is the content of store.json.
@@ -26,6 +30,9 @@ type identity struct {
 	Format int         `json:"format"`
 	Node   ipam.NodeID `json:"node"`
 	Joined bool        `json:"joined,omitempty"` // made by InitJoin: its log may be empty
+	// Follows: made by InitFollow. Servers are those that it was told of then.
+	Follows bool                   `json:"follows,omitempty"`
+	Servers map[ipam.NodeID]string `json:"servers,omitempty"`
 }
 
 // Initialized reports whether dir holds a store. A directory that is missing or
@@ -59,7 +66,7 @@ func readIdentity(dir string) (identity, error) {
 	if err := json.Unmarshal(b, &id); err != nil || id.Format < 1 || !id.Node.Valid() {
 		return id, fmt.Errorf("%s: %w: %s is malformed", dir, ErrCorrupt, identityFile)
 	}
-	if id.Format > format {
+	if id.Format > format && !(id.Format == formatFollower && id.Follows) {
 		return id, fmt.Errorf("%s: %w: format %d, known is %d", dir, ErrVersion, id.Format, format)
 	}
 	return id, nil

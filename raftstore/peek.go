@@ -27,6 +27,13 @@ func Peek(cfg Config) (*ipam.State, error) {
 		return nil, fmt.Errorf("copy the store: %w", err)
 	}
 	cfg.Dir = dir
+	if follows, err := Follows(dir); err == nil && follows {
+		st, err := readState(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return ipam.New(), nil
+		}
+		return st, err
+	}
 	f, err := openStopped(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("read the store's copy: %w", err)

@@ -30,6 +30,9 @@ type Peer struct {
 
 // Peers returns the members in the order of their joining. It returns nil before Run.
 func (s *Store) Peers() []Peer {
+	if s.following != nil {
+		return s.following.peers()
+	}
 	s.mu.Lock()
 	r := s.raft
 	s.mu.Unlock()
@@ -64,6 +67,12 @@ func (s *Store) Peers() []Peer {
 		}
 		peers = append(peers, p)
 	}
+	s.named(peers)
+	return peers
+}
+
+// named fills in the names that the state has.
+func (s *Store) named(peers []Peer) {
 	s.View(func(st *ipam.State) {
 		for i := range peers {
 			if n, ok := st.Node(peers[i].ID); ok {
@@ -71,7 +80,6 @@ func (s *Store) Peers() []Peer {
 			}
 		}
 	})
-	return peers
 }
 
 // heard fills in what the leader knows of a follower.

@@ -44,7 +44,11 @@ func (s *Store) propose(ctx context.Context, env ipam.Envelope) ([]ipam.Result, 
 	if err != nil {
 		return nil, err
 	}
-	if s.cfg.Forward != nil && r.State() != raft.Leader {
+	if r == nil && s.cfg.Forward == nil {
+		s.proposals.Done()
+		return nil, ErrNoLeader
+	}
+	if r == nil || s.cfg.Forward != nil && r.State() != raft.Leader {
 		defer s.proposals.Done()
 		return s.forwardProposal(ctx, r, data)
 	}
@@ -81,7 +85,8 @@ func (s *Store) apply(ctx context.Context, r *raft.Raft, entry raft.Log) applied
 	}
 }
 
-// begin counts a proposal; the caller calls s.proposals.Done when it has ended.
+// begin counts a proposal; the caller calls s.proposals.Done when it has ended. On a
+// follower it returns nil without an error: it leads nobody, ever.
 func (s *Store) begin() (*raft.Raft, error) {
 	if err := s.fsm.err(); err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func (s *Store) begin() (*raft.Raft, error) {
 	switch {
 	case s.stopping:
 		return nil, ErrShutdown
-	case s.raft == nil:
+	case s.raft == nil && !s.isFollowing():
 		return nil, ErrNotStarted
 	case s.restoring:
 		return nil, fmt.Errorf("%w: a snapshot is being restored", ErrBusy)
@@ -146,7 +151,7 @@ func (s *Store) caughtUp(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if r.State() == raft.Leader {
+	if r != nil && r.State() == raft.Leader {
 		// The entries of earlier terms are committed by the first of this term.
 		done := make(chan error, 1)
 		go func() {
@@ -161,7 +166,10 @@ func (s *Store) caughtUp(ctx context.Context) (bool, error) {
 		}
 	}
 	defer s.proposals.Done()
-	leader, _ := r.LeaderWithID()
+	leader, _ := s.leaderOf(r)
+	if r == nil && s.cfg.Forward == nil {
+		return false, nil
+	}
 	if s.cfg.Forward != nil {
 		// A read of old data for a moment only: the leader is asked again.
 		rctx, cancel := context.WithTimeout(ctx, s.cfg.HeartbeatTimeout)

@@ -35,7 +35,7 @@ func (s *Store) LinearizableRead(ctx context.Context) error {
 
 // followRead reads through the leader.
 func (s *Store) followRead(ctx context.Context, r *raft.Raft) error {
-	addr, leader := r.LeaderWithID()
+	addr, leader := s.leaderOf(r)
 	if leader == "" || s.cfg.Forward == nil || s.removed(r) {
 		return s.notLeader(r)
 	}
@@ -48,7 +48,7 @@ func (s *Store) followRead(ctx context.Context, r *raft.Raft) error {
 
 // leaderIndex asks the leader up to where a linearizable read must see.
 func (s *Store) leaderIndex(ctx context.Context, r *raft.Raft, leader ipam.NodeID, addr string) (uint64, error) {
-	ctx, cancel := whileLed(ctx, r, raft.ServerID(leader))
+	ctx, cancel := s.whileLed(ctx, r, raft.ServerID(leader))
 	defer cancel()
 	answer, err := s.ask(ctx, r, leader, addr, request{kind: ForwardRead})
 	if err != nil {
@@ -98,9 +98,21 @@ func (s *Store) whileMember(ctx context.Context, r *raft.Raft) (context.Context,
 
 // removed reports whether this node is not in the configuration that it knows.
 func (s *Store) removed(r *raft.Raft) bool {
+	if s.following != nil {
+		return s.following.removed()
+	}
 	list := servers(r)
 	_, found := findServer(list, raft.ServerID(s.cfg.NodeID))
 	return len(list) > 0 && !found
+}
+
+// leaderOf returns the leader that this node knows and where it is reached; "": none.
+// r is nil on a follower.
+func (s *Store) leaderOf(r *raft.Raft) (raft.ServerAddress, raft.ServerID) {
+	if r == nil {
+		return s.following.leader()
+	}
+	return r.LeaderWithID()
 }
 
 const readPoll = time.Millisecond

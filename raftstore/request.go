@@ -17,11 +17,13 @@ import (
 //	answer    version (1) code (1) index (8) text
 //
 // The body of a proposal is its tag (16) and the encoded envelope; of a change its
-// JSON; a read has none.
+// JSON; a read has none. followerBit is set in the kind when the node is no member of
+// Raft but follows a server.
 const (
 	forwardVersion = 1
 	requestHead    = 2 + 16
 	answerHead     = 2 + 8
+	followerBit    = 0x80
 )
 
 // ForwardKind is what a forwarded request asks for.
@@ -60,6 +62,7 @@ func InspectForward(data []byte) (Forwarded, error) {
 type request struct {
 	kind     ForwardKind
 	node     ipam.NodeID
+	follows  bool // node is no member of Raft
 	tag      tag
 	envelope []byte
 	change   Change
@@ -71,7 +74,11 @@ func (q request) encode() ([]byte, error) {
 		return nil, fmt.Errorf("%w: node id: %w", ErrRequest, err)
 	}
 	b := make([]byte, 0, requestHead+len(q.tag)+len(q.envelope))
-	b = append(b, forwardVersion, byte(q.kind))
+	kind := byte(q.kind)
+	if q.follows {
+		kind |= followerBit
+	}
+	b = append(b, forwardVersion, kind)
 	b = append(b, id...)
 	switch q.kind {
 	case ForwardPropose:
@@ -91,7 +98,7 @@ func decodeRequest(data []byte) (request, error) {
 	if len(data) < requestHead || data[0] != forwardVersion {
 		return request{}, fmt.Errorf("%w: %d bytes", ErrRequest, len(data))
 	}
-	q := request{kind: ForwardKind(data[1]), node: ipam.NodeID(hex.EncodeToString(data[2:requestHead]))}
+	q := request{kind: ForwardKind(data[1] &^ followerBit), follows: data[1]&followerBit != 0, node: ipam.NodeID(hex.EncodeToString(data[2:requestHead]))}
 	body := data[requestHead:]
 	switch q.kind {
 	case ForwardPropose:

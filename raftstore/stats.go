@@ -1,6 +1,10 @@
 package raftstore
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -30,10 +34,25 @@ type Stats struct {
 	DiskHung      bool          // for so long that this node neither leads nor follows: others elect a leader
 	DiskError     error         // why the last write failed; nil: it did not
 	FSMError      error         // why Raft was stopped on this node; nil: it was not
+
+	// Of a follower, whose State is "following":
+	Following ipam.NodeID // the server; "": none at present
+	Behind    uint64      // by how far it is behind that server
+	Received  uint64      // snapshots since the start
+
+	// Of a member of Raft that may be followed:
+	Followers     int
+	FollowLog     int    // commands that are kept for them
+	FollowBytes   int    // their size
+	SnapshotsSent uint64 // since the start
+	FollowersCut  uint64 // that read too slowly, since the start
 }
 
 // Stats returns the present condition. It is cheap enough for every scrape.
 func (s *Store) Stats() Stats {
+	if s.following != nil {
+		return s.following.stats()
+	}
 	now := time.Now()
 	st := Stats{
 		State: "starting", FSMError: s.fsm.err(), LogBytes: logSize(s.cfg.Dir),
@@ -69,7 +88,19 @@ func (s *Store) Stats() Stats {
 		st.State = "removed"
 	}
 	st.SnapshotIndex, _ = lastSnapshot(r)
+	s.followStats(&st)
 	return st
+}
+
+func (s *Store) followStats(st *Stats) {
+	f := s.followed.Load()
+	if f == nil {
+		return
+	}
+	st.SnapshotsSent, st.FollowersCut = f.sent.Load(), f.cut.Load()
+	f.ring.mu.Lock()
+	defer f.ring.mu.Unlock()
+	st.Followers, st.FollowLog, st.FollowBytes = len(f.ring.streams), len(f.ring.recs), f.ring.bytes
 }
 
 func lastContact(r *raft.Raft, now time.Time) time.Duration {
@@ -96,6 +127,16 @@ func stateName(s raft.RaftState) string {
 
 // SnapshotSize returns how many bytes the newest snapshot on disk has, 0 for none.
 func (s *Store) SnapshotSize() (int64, error) {
+	if s.following != nil {
+		fi, err := os.Stat(filepath.Join(s.cfg.Dir, stateFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		return fi.Size(), nil
+	}
 	list, err := s.files.snapshots.List()
 	if err != nil || len(list) == 0 {
 		return 0, err

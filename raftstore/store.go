@@ -24,6 +24,9 @@ type Store struct {
 	log   *raft.LogCache // what files.log holds; nil before Run
 	trans *transport     // nil when there are no peers; set by Run
 
+	following *follower                // nil: a member of Raft
+	followed  atomic.Pointer[followed] // nil: it is not served at present
+
 	tagBase  [8]byte // of this process's tags
 	tagCount atomic.Uint64
 
@@ -62,6 +65,9 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open store: %s: %w: it belongs to node %s, this is %s",
 			cfg.Dir, ErrForeign, id.Node.Short(), cfg.NodeID.Short())
 	}
+	if id.Follows {
+		return openFollower(cfg, id)
+	}
 	f, err := openFiles(cfg, cfg.Dir, false)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -72,6 +78,9 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, fsm: newFSM(cfg.OnApply), files: f,
 		started: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if cfg.Followers != nil {
+		s.fsm.ring = newRing(cfg.FollowLog, cfg.FollowLogBytes)
 	}
 	if _, err := rand.Read(s.tagBase[:]); err != nil {
 		return nil, fmt.Errorf("open store: %w", errors.Join(err, f.bolt.Close()))
@@ -93,6 +102,12 @@ func (s *Store) closeFiles() error {
 	var err error
 	if s.cfg.Streams != nil {
 		err = s.cfg.Streams.Close()
+	}
+	if s.cfg.Followers != nil {
+		err = errors.Join(err, s.cfg.Followers.Close())
+	}
+	if s.following != nil {
+		return errors.Join(err, s.following.unlock())
 	}
 	return errors.Join(err, s.files.bolt.Close())
 }
@@ -119,6 +134,9 @@ func (s *Store) Run(ctx context.Context) error {
 	if !s.claim() {
 		return ErrShutdown
 	}
+	if s.following != nil {
+		return s.runFollower(ctx)
+	}
 	r, err := s.start()
 	if err != nil {
 		s.stop()
@@ -130,6 +148,9 @@ func (s *Store) Run(ctx context.Context) error {
 	tasks.Go(func() { s.tick(tctx, r) })
 	tasks.Go(func() { s.lead(tctx, r) })
 	tasks.Go(func() { s.follow(tctx, r) })
+	if s.cfg.Followers != nil {
+		tasks.Go(func() { s.serveFollowers(tctx, r) })
+	}
 	defer cancel()
 	select {
 	case <-ctx.Done():

@@ -206,6 +206,9 @@ func (t *transport) waitAnswering(id raft.ServerID, term uint64) error {
 
 // leadTerm returns the term that this node leads in, 0 when it does not.
 func leadTerm(r *raft.Raft) uint64 {
+	if r == nil {
+		return 0 // a follower
+	}
 	term := r.CurrentTerm()
 	// The library leaves its state before it changes its term, so a leader between
 	// two equal terms leads in that term.
