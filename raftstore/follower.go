@@ -69,11 +69,12 @@ var errSettle = errors.New("going back to the server of choice")
 
 func (s *Store) isFollowing() bool { return s.following != nil && s.following.running.Load() }
 
-// leader returns who leads by the word of a server that was heard a moment ago.
+// leader returns who leads by the word of a server that was heard a moment ago, also
+// while this node goes from one to the next: the leader is asked directly.
 func (f *follower) leader() (raft.ServerAddress, raft.ServerID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.server == "" || f.standing == nil || time.Since(f.heard) > followSilence {
+	if f.standing == nil || time.Since(f.heard) > followSilence {
 		return "", ""
 	}
 	id := f.standing.leader
