@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -203,5 +204,23 @@ func NewLAN(t TB, hosts int) *LAN {
 		host.Run(t, "ip", "route", "add", "default", "via", "192.0.2.254")
 		lan.Hosts = append(lan.Hosts, host)
 	}
+	for _, host := range lan.Hosts {
+		waitCarrier(t, host, "eth0")
+	}
 	return lan
+}
+
+// waitCarrier waits until the kernel has acted on a link's carrier, which it does a
+// moment after both ends are up: from then on the link looks the same.
+func waitCarrier(t TB, ns *NetNS, link string) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		out := ns.Run(t, "ip", "-o", "link", "show", "dev", link)
+		if strings.Contains(out, " state UP ") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no carrier: %s", out)
+		}
+	}
 }
