@@ -28,6 +28,9 @@ func (a *attachment) adopt(index int) (done bool, err error) {
 		a.n.table.drop(index) // the index was given to another link
 		return false, nil
 	}
+	if m.routed != a.n.routed() {
+		return false, fmt.Errorf("%w: %s", ErrOtherMode, l.Name)
+	}
 	fits, err := a.fits(l, m)
 	if err != nil {
 		return false, err
@@ -39,12 +42,15 @@ func (a *attachment) adopt(index int) (done bool, err error) {
 		return false, err
 	}
 	a.name, a.index, a.peer, a.t.Adopted = l.Name, l.Index, l.Peer, true
-	a.master = int(a.n.bridge.Load())
 	if err := a.repairGuest(); err != nil {
 		return false, err
 	}
-	want := portWant{alias: a.alias, mac: hostMACFor(a.spec.Addr), mtu: a.spec.MTU, master: a.master}
+	want := a.n.layout.want(a.port())
+	a.master = want.master
 	if _, err := applyPort(a.host, l, want); err != nil {
+		return false, fmt.Errorf("repair %s: %w", l.Name, err)
+	}
+	if err := a.n.layout.entries(a.host, []port{a.port()}); err != nil {
 		return false, fmt.Errorf("repair %s: %w", l.Name, err)
 	}
 	return true, a.inside()
@@ -95,10 +101,11 @@ func (a *attachment) repairGuest() error {
 
 // portWant is what a host end must look like.
 type portWant struct {
-	alias  string
-	mac    []byte
-	mtu    int
-	master int
+	alias    string
+	mac      []byte
+	mtu      int
+	master   int
+	settings []nlx.Setting
 }
 
 // portFix is one thing that is wrong with a host end.
@@ -110,6 +117,7 @@ const (
 	fixMAC    portFix = "mac"
 	fixMTU    portFix = "mtu"
 	fixMaster portFix = "master"
+	fixConf   portFix = "settings"
 	fixUp     portFix = "up"
 )
 
@@ -127,6 +135,7 @@ func planPort(have nlx.Link, want portWant) []portFix {
 	add(string(have.MAC) != string(want.mac), fixMAC)
 	add(have.MTU != want.mtu, fixMTU)
 	add(have.Master != want.master, fixMaster)
+	add(!have.IPv4.Has(want.settings), fixConf)
 	add(!have.Up, fixUp)
 	return fixes
 }
@@ -152,6 +161,8 @@ func applyPort(c *nlx.Conn, have nlx.Link, want portWant) (string, error) {
 			m.Uint32(unix.IFLA_MTU, uint32(want.mtu))
 		case fixMaster:
 			m.Uint32(unix.IFLA_MASTER, uint32(want.master))
+		case fixConf:
+			m.IPv4Conf(want.settings)
 		case fixUp:
 			m = nlx.SetLinkUp(have.Index)
 		}

@@ -19,6 +19,8 @@ const (
 	aliasMark = "stellar1"
 	// aliasLimit is the kernel's IFALIASZ less the terminating zero.
 	aliasLimit = 255
+	// routedWord ends the alias of an endpoint of routed mode.
+	routedWord = "routed"
 	// bridgeAlias is the alias of the bridge.
 	bridgeAlias = "stellar1 bridge"
 	// hostPrefix begins the names of host ends: NetworkManager leaves veth* alone.
@@ -37,17 +39,23 @@ type mark struct {
 	owner ipam.Owner
 	addr  netip.Addr
 	node  string // short node id
+	// routed: it was attached in routed mode.
+	routed bool
 }
 
 // encodeAlias returns the alias text:
 //
 //	stellar1 <kind> <namespace>/<id>@<created> <ifname> <addr> <node short>
 //
+// and " routed" behind it where the endpoint is not a bridge's.
 // It fails for an owner that the text cannot carry unambiguously; containerd's
 // own identifiers all pass.
 func encodeAlias(m mark) (string, error) {
 	s := fmt.Sprintf("%s %s %s/%s@%d %s %s %s", aliasMark, m.owner.Kind,
 		m.owner.Namespace, m.owner.ID, m.owner.Created, m.owner.Interface, m.addr, m.node)
+	if m.routed {
+		s += " " + routedWord
+	}
 	if len(s) > aliasLimit {
 		return "", fmt.Errorf("%w: alias of %s has %d bytes, at most %d", ErrInvalid, m.owner, len(s), aliasLimit)
 	}
@@ -60,6 +68,10 @@ func encodeAlias(m mark) (string, error) {
 // parseAlias reads an alias. It accepts exactly the texts that encodeAlias makes.
 func parseAlias(s string) (mark, bool) {
 	f := strings.Split(s, " ")
+	routed := len(f) == 7 && f[6] == routedWord
+	if routed {
+		f = f[:6]
+	}
 	if len(f) != 6 || f[0] != aliasMark {
 		return mark{}, false
 	}
@@ -83,7 +95,7 @@ func parseAlias(s string) (mark, bool) {
 	}
 	m := mark{
 		owner: ipam.Owner{Kind: kind, Namespace: ns, ID: id, Created: created, Interface: f[3]},
-		addr:  addr, node: f[5],
+		addr:  addr, node: f[5], routed: routed,
 	}
 	return m, validMark(m)
 }

@@ -18,19 +18,21 @@ func TestAlias(t *testing.T) {
 		in   mark
 		want string // empty: refused
 	}{
-		{"container", mark{owner("web"), addr, "01234567"},
+		{"container", mark{owner("web"), addr, "01234567", false},
 			"stellar1 container default/web@1700000000000000001 eth0 172.16.0.2 01234567"},
-		{"at sign in the id", mark{ipam.Owner{Kind: ipam.OwnerCNI, Namespace: "a", ID: "x@1", Interface: "net1"}, addr, "n"},
+		{"routed", mark{owner("web"), addr, "01234567", true},
+			"stellar1 container default/web@1700000000000000001 eth0 172.16.0.2 01234567 routed"},
+		{"at sign in the id", mark{ipam.Owner{Kind: ipam.OwnerCNI, Namespace: "a", ID: "x@1", Interface: "net1"}, addr, "n", false},
 			"stellar1 cni a/x@1@0 net1 172.16.0.2 n"},
 		{"longest of containerd", mark{ipam.Owner{Kind: ipam.OwnerContainer, Namespace: long, ID: long, Created: 1 << 62, Interface: "abcdefghijklmno"},
-			netip.MustParseAddr("172.116.100.100"), "01234567"},
+			netip.MustParseAddr("172.116.100.100"), "01234567", false},
 			"stellar1 container " + long + "/" + long + "@4611686018427387904 abcdefghijklmno 172.116.100.100 01234567"},
-		{"too long", mark{ipam.Owner{Kind: ipam.OwnerManual, Namespace: long, ID: long + long, Interface: "eth0"}, addr, "n"}, ""},
-		{"slash in the namespace", mark{ipam.Owner{Kind: ipam.OwnerManual, Namespace: "a/b", ID: "c", Interface: "eth0"}, addr, "n"}, ""},
-		{"space in the id", mark{ipam.Owner{Kind: ipam.OwnerManual, Namespace: "a", ID: "b c", Interface: "eth0"}, addr, "n"}, ""},
-		{"no id", mark{ipam.Owner{Kind: ipam.OwnerManual, Namespace: "a", Interface: "eth0"}, addr, "n"}, ""},
-		{"no address", mark{owner("web"), netip.Addr{}, "n"}, ""},
-		{"no kind", mark{ipam.Owner{Namespace: "a", ID: "b", Interface: "eth0"}, addr, "n"}, ""},
+		{"too long", mark{ipam.Owner{Kind: ipam.OwnerManual, Namespace: long, ID: long + long, Interface: "eth0"}, addr, "n", false}, ""},
+		{"slash in the namespace", mark{ipam.Owner{Kind: ipam.OwnerManual, Namespace: "a/b", ID: "c", Interface: "eth0"}, addr, "n", false}, ""},
+		{"space in the id", mark{ipam.Owner{Kind: ipam.OwnerManual, Namespace: "a", ID: "b c", Interface: "eth0"}, addr, "n", false}, ""},
+		{"no id", mark{ipam.Owner{Kind: ipam.OwnerManual, Namespace: "a", Interface: "eth0"}, addr, "n", false}, ""},
+		{"no address", mark{owner("web"), netip.Addr{}, "n", false}, ""},
+		{"no kind", mark{ipam.Owner{Namespace: "a", ID: "b", Interface: "eth0"}, addr, "n", false}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -54,6 +56,7 @@ func TestAlias(t *testing.T) {
 func FuzzAlias(f *testing.F) {
 	f.Add("stellar1 container default/web@17 eth0 172.16.0.2 01234567")
 	f.Add("stellar1 cni a/x@1@-5 net1 10.0.0.1 n")
+	f.Add("stellar1 container default/web@17 eth0 172.16.0.2 01234567 routed")
 	f.Add(bridgeAlias)
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {

@@ -30,9 +30,10 @@ const (
 var defaultRoute = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 
 // Attach gives a container its interface. When it returns nil the interface is
-// up with its address and route, the host's end is an active port of the bridge,
-// and the first packet passes. An owner that is attached already keeps its link; what is wrong with
-// it is put right. On an error nothing that this call made stays.
+// up with its address and route, the host's end is an active port of the bridge or,
+// in routed mode, has the host's route to the address, and the first packet passes.
+// An owner that is attached already keeps its link; what is wrong with it is put
+// right. On an error nothing that this call made stays.
 //
 // A new attachment costs one veth request, one datagram to the host namespace and
 // one to the container's: no lists, no processes, no sysctls. A link of
@@ -40,7 +41,8 @@ var defaultRoute = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 // than its old namespace died) is deleted first.
 //
 // Errors: ErrInvalid, ErrFull, ErrInterfaceExists, ErrDefaultRouteExists,
-// ErrRouteExists, ErrNotRunning, ErrNoSubnet, ErrForeignBridge, or the kernel's.
+// ErrRouteExists, ErrHostRoute, ErrNotRunning, ErrNoSubnet, ErrForeignBridge,
+// ErrOtherMode, or the kernel's.
 func (n *Network) Attach(ctx context.Context, spec Spec) (Endpoint, Timing, error) {
 	start := time.Now()
 	var t Timing
@@ -60,7 +62,7 @@ func (n *Network) attach(ctx context.Context, spec Spec, t *Timing) (Endpoint, e
 	if err != nil {
 		return Endpoint{}, err
 	}
-	alias, err := encodeAlias(mark{owner: spec.Owner, addr: spec.Addr, node: n.cfg.Node.Short()})
+	alias, err := encodeAlias(mark{owner: spec.Owner, addr: spec.Addr, node: n.cfg.Node.Short(), routed: n.routed()})
 	if err != nil {
 		return Endpoint{}, err
 	}
@@ -87,8 +89,8 @@ func (n *Network) attach(ctx context.Context, spec Spec, t *Timing) (Endpoint, e
 		if done, err := a.adopt(old.HostIndex); done || err != nil {
 			return a.finish(err)
 		}
-	} else if n.table.len() >= MaxEndpoints {
-		return Endpoint{}, ErrFull
+	} else if limit := n.layout.capacity(); n.table.len() >= limit {
+		return Endpoint{}, fmt.Errorf("%w: %d endpoints", ErrFull, limit)
 	}
 	return a.finish(a.create(ctx))
 }
@@ -113,25 +115,26 @@ func (a *attachment) finish(err error) (Endpoint, error) {
 	if err != nil {
 		return Endpoint{}, err
 	}
-	p := port{
-		Endpoint: Endpoint{
-			Owner: a.spec.Owner, Node: a.n.cfg.Node.Short(), Addr: a.spec.Addr, MAC: a.spec.MAC,
-			Ifname: a.spec.Ifname, HostIfname: a.name, HostIndex: a.index, NSID: a.spec.NS.id, Up: true,
-		},
-		alias: a.alias, mtu: a.spec.MTU, pid: a.spec.NS.pid,
-	}
+	p := a.port()
 	if old, ok := a.n.table.at(a.index); ok {
 		p.hardened = old.hardened
 	}
 	a.n.table.put(p)
-	if now := int(a.n.bridge.Load()); now != a.master {
-		// The bridge was made anew before the table knew of this port.
-		r, err := a.host.Do(nlx.SetLink(a.index).Uint32(unix.IFLA_MASTER, uint32(now)))
-		if err := firstError(r, err); err != nil {
-			return Endpoint{}, fmt.Errorf("move %s to the new bridge: %w", a.name, err)
-		}
+	if err := a.n.layout.entered(a); err != nil {
+		return Endpoint{}, err
 	}
 	return p.Endpoint, nil
+}
+
+// port is the endpoint as the table has it.
+func (a *attachment) port() port {
+	return port{
+		Endpoint: Endpoint{
+			Owner: a.spec.Owner, Node: a.n.cfg.Node.Short(), Addr: a.spec.Addr, MAC: a.spec.MAC,
+			Ifname: a.spec.Ifname, HostIfname: a.name, HostIndex: a.index, NSID: a.spec.NS.id, Up: true,
+		},
+		alias: a.alias, routed: a.n.routed(), mtu: a.spec.MTU, pid: a.spec.NS.pid,
+	}
 }
 
 // create makes a new pair and configures it.
@@ -172,16 +175,14 @@ func (a *attachment) link(ctx context.Context) (adopted bool, err error) {
 			if next {
 				generation++
 			}
-		case errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL):
-			// The bridge went away under us; a new one has another index.
-			if errSync := a.n.syncBridge(ctx); errSync != nil {
-				return false, errors.Join(err, errSync)
+		default:
+			again, errAgain := a.n.layout.again(ctx, a, err)
+			if errAgain != nil {
+				return false, errors.Join(err, errAgain)
 			}
-			if int(a.n.bridge.Load()) == a.master {
+			if !again {
 				return false, fmt.Errorf("create veth pair: %w", err)
 			}
-		default:
-			return false, fmt.Errorf("create veth pair: %w", err)
 		}
 	}
 	return false, fmt.Errorf("create veth pair: no free name after %s", a.name)
@@ -189,15 +190,14 @@ func (a *attachment) link(ctx context.Context) (adopted bool, err error) {
 
 // request sends the one veth request and learns both indexes from its echo.
 func (a *attachment) request() error {
-	a.master = int(a.n.bridge.Load())
 	v := nlx.NewVeth{
 		Host:   nlx.VethEnd{Name: a.name, MAC: hostMACFor(a.spec.Addr)},
 		Peer:   nlx.VethEnd{Name: a.spec.Ifname, MAC: a.spec.MAC},
 		PeerNS: int(a.spec.NS.file.Fd()),
 		MTU:    a.spec.MTU,
-		Master: a.master,
 		Group:  linkGroup,
 	}
+	a.n.layout.veth(a, &v)
 	r, err := a.host.Do(v.Message())
 	if err == nil {
 		err = r[0].Err
@@ -255,13 +255,10 @@ func (a *attachment) configure() error {
 		return err
 	}
 	mark := time.Now()
-	host := nlx.SetLink(a.index).Bytes(unix.IFLA_IFALIAS, []byte(a.alias))
-	if a.noIPv6() {
-		host.NoIPv6Address()
-	}
-	r, err := a.host.Do(host, nlx.SetLinkUp(a.index))
+	alias := nlx.SetLink(a.index).Bytes(unix.IFLA_IFALIAS, []byte(a.alias))
+	r, err := a.host.Do(a.n.layout.host(a, alias)...)
 	if err := firstError(r, err); err != nil {
-		return fmt.Errorf("set up %s: %w", a.name, err)
+		return fmt.Errorf("set up %s: %w", a.name, a.n.layout.refused(a, err))
 	}
 	a.t.Host = time.Since(mark)
 	if err := failpoint.Err(failpoint.NetAlias); err != nil {
@@ -287,20 +284,17 @@ func (a *attachment) inside() error {
 			return err
 		}
 	}
-	msgs := []*nlx.Message{
-		nlx.NewAddr(a.peer, netip.PrefixFrom(a.spec.Addr, a.n.cfg.Subnet.Bits())),
-		nlx.SetLinkUp(a.peer),
-		nlx.SetLinkUp(loIndex),
-		nlx.NewRoute(a.peer, dst, a.n.cfg.Gateway, protocol),
-	}
+	var msgs []*nlx.Message
 	if a.noIPv6() {
-		msgs = append([]*nlx.Message{nlx.SetLink(a.peer).NoIPv6Address()}, msgs...)
+		msgs = append(msgs, nlx.SetLink(a.peer).NoIPv6Address())
 	}
-	r, err := a.guest.Do(msgs...)
+	msgs = append(msgs, a.n.layout.guest(a, dst)...)
+	// The last answer shows the link as all that has left it.
+	r, err := a.guest.Do(append(msgs, nlx.GetLink(a.peer))...)
 	if err := firstError(r, err, unix.EEXIST); err != nil {
 		return fmt.Errorf("set up %s: %w", a.spec.Ifname, err)
 	}
-	if errors.Is(r[len(r)-1].Err, unix.EEXIST) {
+	if errors.Is(r[len(r)-2].Err, unix.EEXIST) {
 		if err := a.foreignRoute(dst, conflict); err != nil {
 			return err
 		}
@@ -308,7 +302,7 @@ func (a *attachment) inside() error {
 	if err := failpoint.Err(failpoint.NetInside); err != nil {
 		return err
 	}
-	if err := a.running(); err != nil {
+	if err := a.running(r[len(r)-1]); err != nil {
 		return err
 	}
 	return failpoint.Err(failpoint.NetRunning)
@@ -317,14 +311,19 @@ func (a *attachment) inside() error {
 // running waits until packets pass. "Up" is not enough: the kernel acts on a new
 // carrier later, on a work queue, and until then drops what is sent. If that is
 // the first address resolution, its sender waits a second before it tries again.
-func (a *attachment) running() error {
+// guest is the kernel's first answer about the container's end.
+func (a *attachment) running(guest nlx.Reply) error {
 	deadline := time.Now().Add(runningLimit)
 	for _, end := range []struct {
 		c     *nlx.Conn
 		index int
 	}{{a.guest, a.peer}, {a.host, a.index}} {
 		for {
-			l, err := end.c.LinkByIndex(end.index)
+			l, err := guest.Link()
+			if err != nil {
+				l, err = end.c.LinkByIndex(end.index)
+			}
+			guest = nlx.Reply{}
 			if err != nil {
 				return fmt.Errorf("wait for carrier: %w", err)
 			}

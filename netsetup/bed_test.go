@@ -65,6 +65,19 @@ func newBed(t testing.TB, change ...func(*Config)) *bed {
 	return b
 }
 
+// inModes runs a test in both modes; mode is for newBed.
+func inModes(t *testing.T, test func(t *testing.T, mode func(*Config))) {
+	t.Helper()
+	for _, m := range []ipam.Mode{ipam.ModeBridge, ipam.ModeRouted} {
+		t.Run(m.String(), func(t *testing.T) { test(t, func(c *Config) { c.Mode = m }) })
+	}
+}
+
+func routedMode(c *Config) { c.Mode = ipam.ModeRouted }
+
+// gateway is the containers' next hop as they name it.
+func (b *bed) gateway() string { return b.n.cfg.Gateway.String() }
+
 func (b *bed) open(path string) *os.File {
 	b.t.Helper()
 	f, err := os.Open(path)

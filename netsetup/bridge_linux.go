@@ -13,12 +13,11 @@ import (
 	"stellar.io/stellar/internal/nlx"
 )
 
-// syncBridge makes the bridge what it must be and reports what it had to change
-// through OnRepair, unless the bridge is only now made for the first time.
-func (n *Network) syncBridge(ctx context.Context) error {
+func (b *bridged) sync(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	n := b.n
 	n.syncMu.Lock()
 	defer n.syncMu.Unlock()
 	c, err := n.conn()
@@ -26,7 +25,7 @@ func (n *Network) syncBridge(ctx context.Context) error {
 		return err
 	}
 	defer n.release(c)
-	s := bridgeSync{n: n, c: c, known: n.bridge.Load() != 0}
+	s := bridgeSync{b: b, n: n, c: c, known: b.ready()}
 	if err := s.run(); err != nil {
 		return fmt.Errorf("bridge %s: %w", n.cfg.Bridge, err)
 	}
@@ -37,6 +36,7 @@ func (n *Network) syncBridge(ctx context.Context) error {
 // found (known) once it has its index in the Network, its own MTU is fixed before
 // ports can lower it, and the address needs an interface that is up for its route.
 type bridgeSync struct {
+	b     *bridged
 	n     *Network
 	c     *nlx.Conn
 	known bool // it was right before: what is wrong now is a repair
@@ -44,7 +44,7 @@ type bridgeSync struct {
 }
 
 func (s *bridgeSync) run() error {
-	if err := s.uplinkMTU(); err != nil {
+	if err := s.n.uplinkMTU(s.c); err != nil {
 		return err
 	}
 	if err := s.find(); err != nil {
@@ -65,7 +65,7 @@ func (s *bridgeSync) run() error {
 	if err := failpoint.Err(failpoint.NetBridgeReady); err != nil {
 		return err
 	}
-	s.n.bridge.Store(int64(s.link.Index))
+	s.b.index.Store(int64(s.link.Index))
 	return s.sysctls()
 }
 
@@ -77,25 +77,25 @@ func (s *bridgeSync) repaired(what string) {
 	s.n.cfg.OnRepair("bridge", s.n.cfg.Bridge)
 }
 
-// uplinkMTU decides the MTU of the bridge and of new endpoints. While there is no
+// uplinkMTU decides the MTU of a bridge and of new endpoints. While there is no
 // default route it stays what it was: an uplink that flaps moves nothing.
-func (s *bridgeSync) uplinkMTU() error {
-	mtu := s.n.cfg.MTU
+func (n *Network) uplinkMTU(c *nlx.Conn) error {
+	mtu := n.cfg.MTU
 	if mtu == 0 {
-		routes, err := s.c.Routes(0)
+		routes, err := c.Routes(0)
 		if err != nil {
 			return err
 		}
-		if mtu = s.n.MTU(); mtu == 0 {
+		if mtu = n.MTU(); mtu == 0 {
 			mtu = defaultMTU
 		}
 		if uplinks := defaultRouteLinks(routes); len(uplinks) > 0 {
-			if l, err := s.c.LinkByIndex(uplinks[0]); err == nil {
+			if l, err := c.LinkByIndex(uplinks[0]); err == nil {
 				mtu = l.MTU
 			}
 		}
 	}
-	s.n.mtu.Store(int64(mtu))
+	n.mtu.Store(int64(mtu))
 	return nil
 }
 

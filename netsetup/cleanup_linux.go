@@ -54,7 +54,9 @@ func (n *Network) cleanLinks(ctx context.Context) error {
 		r, err := c.Do(nlx.DelLink(index))
 		errs = append(errs, firstError(r, err, unix.ENODEV))
 	}
-	n.bridge.Store(0)
+	errs = append(errs, removeRouted(c))
+	n.layout = newLayout(n)
+	n.alone.Store(false)
 	n.table.reset()
 	n.loaded.Store(false)
 	return errors.Join(errs...)

@@ -17,6 +17,8 @@ const (
 	// ports; from 1,001 on, a flooded frame overflows the receive backlog
 	// (net.core.netdev_max_backlog, 1,000) and address resolution fails.
 	MaxEndpoints = 1000
+	// RoutedGateway is the next hop of containers in routed mode.
+	routedGateway = "169.254.1.1"
 	// DefaultBridge is the bridge's name unless configured.
 	DefaultBridge = "stellar0"
 
@@ -26,15 +28,19 @@ const (
 	maxMTU       = 65535
 )
 
+// RoutedGateway is the next hop of all containers in routed mode: an address of the
+// host, on no link of it.
+var RoutedGateway = netip.MustParseAddr(routedGateway)
+
 // Config is what a Network is made of. It is not changed after New.
 type Config struct {
 	Node    ipam.NodeID
 	Network netip.Prefix // the cluster's whole network
 	Subnet  netip.Prefix // this node's part; the zero Prefix: see ErrNoSubnet
-	Gateway netip.Addr   // the bridge's address; zero: the subnet's first
-	Mode    ipam.Mode    // zero: ModeBridge, the only one built
+	Gateway netip.Addr   // the bridge's address; zero: the subnet's first; RoutedGateway in routed mode
+	Mode    ipam.Mode    // zero: ModeBridge
 	MTU     int          // bytes; 0: that of the default route's interface
-	Bridge  string       // empty: DefaultBridge
+	Bridge  string       // empty: DefaultBridge; not used in routed mode
 	Uplinks []string     // interfaces that lead to peers, besides those of the default routes
 
 	// Masquerade lets packets from this subnet to outside the network leave
@@ -69,7 +75,7 @@ func (c Config) Validate() error {
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...))
 	}
-	if c.Mode != ipam.ModeBridge {
+	if c.Mode != ipam.ModeBridge && c.Mode != ipam.ModeRouted {
 		bad("mode %s", c.Mode)
 	}
 	if !validIfname(c.Bridge) {
@@ -99,6 +105,10 @@ func (c Config) Validate() error {
 		bad("subnet %s", c.Subnet)
 	case c.Subnet.Bits() < c.Network.Bits() || !c.Network.Contains(c.Subnet.Addr()):
 		bad("subnet %s is not in network %s", c.Subnet, c.Network)
+	case c.Mode == ipam.ModeRouted:
+		if c.Network.Contains(RoutedGateway) {
+			bad("network %s contains %s, the containers' gateway in routed mode", c.Network, RoutedGateway)
+		}
 	case !c.Subnet.Contains(c.Gateway) || c.Gateway == c.Subnet.Addr():
 		bad("gateway %s is not in subnet %s", c.Gateway, c.Subnet)
 	}
@@ -113,7 +123,9 @@ func (c Config) withDefaults() Config {
 	if c.Bridge == "" {
 		c.Bridge = DefaultBridge
 	}
-	if c.Subnet.IsValid() && !c.Gateway.IsValid() {
+	if c.Mode == ipam.ModeRouted {
+		c.Gateway = RoutedGateway
+	} else if c.Subnet.IsValid() && !c.Gateway.IsValid() {
 		c.Gateway = c.Subnet.Masked().Addr().Next()
 	}
 	if c.AuditEvery == 0 {

@@ -230,21 +230,12 @@ func (n *Network) forgetAddrs(addrs []netip.Addr) []error {
 }
 
 func (n *Network) forgetNeighbours(addrs []netip.Addr) error {
-	bridge := int(n.bridge.Load())
-	if bridge == 0 {
-		return nil
-	}
 	c, err := n.conn()
 	if err != nil {
 		return err
 	}
 	defer n.release(c)
-	var errs []error
-	for _, a := range addrs {
-		r, err := c.Do(nlx.DelNeigh(bridge, a))
-		errs = append(errs, firstError(r, err, unix.ENOENT, unix.ENODEV))
-	}
-	return errors.Join(errs...)
+	return n.layout.forget(c, addrs)
 }
 
 // addrFilter matches flows that have one of its addresses as source or

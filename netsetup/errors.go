@@ -26,8 +26,14 @@ var (
 	// ErrRouteExists is returned when the container has a route of its own to the
 	// cluster network. Nothing of the attachment stays.
 	ErrRouteExists = errors.New("container has a route to the network")
-	// ErrFull is returned when the node has as many endpoints as one bridge carries.
-	ErrFull = errors.New("bridge is full")
+	// ErrFull is returned when the node has as many endpoints as its mode and subnet carry.
+	ErrFull = errors.New("node is full")
+	// ErrHostRoute is returned when the host has a route to the address that is not the
+	// endpoint's own. Nothing of the attachment stays.
+	ErrHostRoute = errors.New("host has another route to the address")
+	// ErrOtherMode is returned when the kernel has endpoints of the other mode: they
+	// have to be detached first.
+	ErrOtherMode = errors.New("endpoints of the other mode are attached")
 	// ErrNotRunning is returned when a pair is up but the kernel finds no carrier.
 	ErrNotRunning = errors.New("link is not running")
 	// ErrForeignBridge is returned when an interface with the bridge's name

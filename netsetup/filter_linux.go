@@ -38,9 +38,11 @@ const (
 //
 //	set opened { type ifname; elements = { "eth0" } }
 //	chain postrouting { type nat hook postrouting priority srcnat;
-//	    ip saddr SUBNET ip daddr != NETWORK oifname != "stellar0" masquerade }
+//	    ip saddr SUBNET ip daddr != NETWORK oifgroup != 147 masquerade }
 //	chain forward { type filter hook forward priority filter;
-//	    meta nfproto ipv4 iifname @opened oifname != "stellar0" drop }
+//	    meta nfproto ipv4 iifname @opened oifgroup != 147 drop }
+//
+// In group 147 is what containers are behind: the bridge, or their own links.
 //
 // The second chain exists only where the host was no router and we made some
 // interfaces forward: it keeps those from forwarding anything but to us.
@@ -50,7 +52,6 @@ type filter struct {
 	nsfd       int // descriptor of the host namespace; -1: the current one
 	subnet     netip.Prefix
 	network    netip.Prefix
-	bridge     string
 	masquerade bool
 
 	// written is what the kernel had after the last write; nil before the first.
@@ -65,7 +66,7 @@ type filterState struct {
 }
 
 func newFilter(nsfd int, c Config) *filter {
-	return &filter{nsfd: nsfd, subnet: c.Subnet, network: c.Network, bridge: c.Bridge, masquerade: c.Masquerade}
+	return &filter{nsfd: nsfd, subnet: c.Subnet, network: c.Network, masquerade: c.Masquerade}
 }
 
 // conn makes a connection that opens a socket of its own for each exchange.
@@ -189,7 +190,7 @@ func (f *filter) addWayOut(c *nftables.Conn, t *nftables.Table) {
 		isIPv4(),
 		matchPrefix(offsetSaddr, expr.CmpOpEq, f.subnet),
 		matchPrefix(offsetDaddr, expr.CmpOpNeq, f.network),
-		matchName(expr.MetaKeyOIFNAME, expr.CmpOpNeq, f.bridge),
+		notToContainers(),
 		[]expr.Any{&expr.Masq{}},
 	)})
 }
@@ -213,7 +214,7 @@ func (f *filter) addGuard(c *nftables.Conn, t *nftables.Table, opened []string) 
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 			&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
 		},
-		matchName(expr.MetaKeyOIFNAME, expr.CmpOpNeq, f.bridge),
+		notToContainers(),
 		[]expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}},
 	)})
 	return nil
@@ -250,10 +251,10 @@ func matchPrefix(offset uint32, op expr.CmpOp, p netip.Prefix) []expr.Any {
 	}
 }
 
-func matchName(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
+func notToContainers() []expr.Any {
 	return []expr.Any{
-		&expr.Meta{Key: key, Register: 1},
-		&expr.Cmp{Op: op, Register: 1, Data: ifname(name)},
+		&expr.Meta{Key: expr.MetaKeyOIFGROUP, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(linkGroup)},
 	}
 }
 

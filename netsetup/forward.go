@@ -19,7 +19,7 @@ const (
 // need someone to accept them there, for an accept in a table of our own does not
 // outweigh a drop in another one.
 //
-// One rule of iptables cannot say "in or out by stellar0": its matches are all
+// One rule of iptables cannot say "to or from containers": its matches are all
 // and-ed. So the one rule, commented `stellar`, jumps to a chain STELLAR with two
 // accepting rules. The rule is in DOCKER-USER, where Docker leaves its user's
 // rules alone, if that chain is in use; there, before a closing RETURN. Otherwise
@@ -55,11 +55,6 @@ const jump = "-m comment --comment " + forwardComment + " -j " + forwardChain
 // ours reports whether a rule is the one rule.
 func ours(rule string) bool { return rule == jump }
 
-// accepting is the content of our chain, as iptables lists it.
-func accepting(bridge string) []string {
-	return []string{"-i " + bridge + " -j ACCEPT", "-o " + bridge + " -j ACCEPT"}
-}
-
 // wanted returns the chain that must carry the one rule, "" for none.
 func (r ruleset) wanted() string {
 	switch {
@@ -74,9 +69,10 @@ func (r ruleset) wanted() string {
 }
 
 // planForward returns the input for `iptables-restore --noflush` that makes the
-// exception what it must be, "" when nothing is to be done. Pure. With none it
-// removes the exception whatever the policy is.
-func planForward(r ruleset, bridge string, none bool) string {
+// exception what it must be, "" when nothing is to be done; accepting is the content
+// of our chain, as iptables lists it. Pure. With none it removes the exception
+// whatever the policy is.
+func planForward(r ruleset, accepting []string, none bool) string {
 	want := r.wanted()
 	if none {
 		want = ""
@@ -98,9 +94,9 @@ func planForward(r ruleset, bridge string, none bool) string {
 	}
 	_, exists := r.chains[forwardChain]
 	if want != "" {
-		if !exists || !slices.Equal(r.chains[forwardChain], accepting(bridge)) {
+		if !exists || !slices.Equal(r.chains[forwardChain], accepting) {
 			add = append(add, ":"+forwardChain+" - [0:0]")
-			for _, rule := range accepting(bridge) {
+			for _, rule := range accepting {
 				add = append(add, "-A "+forwardChain+" "+rule)
 			}
 		}

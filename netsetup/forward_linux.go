@@ -102,7 +102,7 @@ func (n *Network) forwardBackend(ctx context.Context, b *backend, remove bool) e
 	if err != nil {
 		return err
 	}
-	input := planForward(parseRuleset(out), n.cfg.Bridge, remove)
+	input := planForward(parseRuleset(out), n.layout.accepting(), remove)
 	if input == "" {
 		return nil
 	}

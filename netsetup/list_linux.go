@@ -51,7 +51,7 @@ func portOf(l nlx.Link) (port, bool) {
 			Owner: m.owner, Node: m.node, Addr: m.addr, Ifname: m.owner.Interface,
 			HostIfname: l.Name, HostIndex: l.Index, Up: l.Up,
 		},
-		alias: l.Alias, mtu: l.MTU,
+		alias: l.Alias, routed: m.routed, mtu: l.MTU,
 	}, true
 }
 

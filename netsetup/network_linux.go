@@ -1,12 +1,14 @@
-// Package netsetup attaches containers to the node's bridge and keeps what it
-// made as it made it.
+// Package netsetup attaches containers to the node and keeps what it made as it
+// made it, in one of two modes: ports of the node's bridge, or links of their own
+// with a route to each. What differs between the two is behind one interface
+// (layout.go).
 //
 // It promises: no namespace is reached into that has not passed one gate
 // (gate_linux.go); Attach and Detach are idempotent; what the kernel holds is
 // found again by a later process (link group 147 and the alias); only objects
 // with our mark are changed; stopping changes nothing on the wire.
 //
-// "Host" is the namespace that holds the bridge, usually the process's own.
+// "Host" is the namespace that holds the host's ends, usually the process's own.
 package netsetup
 
 import (
@@ -25,6 +27,7 @@ import (
 	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/nlx"
 	"stellar.io/stellar/internal/nsx"
+	"stellar.io/stellar/ipam"
 )
 
 const (
@@ -47,13 +50,14 @@ type Network struct {
 	hostIsOwn bool     // it is the process's own: no switch needed
 	gate      *gate
 	table     *table
+	layout    layout
 	ipv6      bool // the kernel has it
 
 	conns chan *nlx.Conn // idle sockets in the host namespace
 
 	loadMu   sync.Mutex   // one load at a time
 	loaded   atomic.Bool  // load is done
-	bridge   atomic.Int64 // index of the bridge, 0 unknown
+	alone    atomic.Bool  // no endpoint of the other mode was found
 	mtu      atomic.Int64 // of new endpoints
 	watching atomic.Bool  // Run receives link notifications
 
@@ -80,6 +84,7 @@ func New(cfg Config) (_ *Network, err error) {
 		cfg: cfg, log: cfg.Logger, table: newTable(), conns: make(chan *nlx.Conn, idleConns),
 		backends: newBackends(), seed: maphash.MakeSeed(),
 	}
+	n.layout = newLayout(n)
 	n.remove = newBatcher(n.deleteLinks)
 	n.flush = newBatcher(n.forgetAddrs)
 	defer func() {
@@ -182,13 +187,18 @@ func (n *Network) inHost(fn func() error) error {
 // MTU returns the MTU that new endpoints get, 0 before the first Ensure or Attach.
 func (n *Network) MTU() int { return int(n.mtu.Load()) }
 
-// prepare makes sure that the table and the bridge are known: once, then free.
+func (n *Network) routed() bool { return n.cfg.Mode == ipam.ModeRouted }
+
+// prepare makes sure that the table and what endpoints share are known: once, then free.
 func (n *Network) prepare(ctx context.Context) error {
 	if !n.cfg.Subnet.IsValid() {
 		return ErrNoSubnet
 	}
-	if n.bridge.Load() == 0 {
-		if err := n.syncBridge(ctx); err != nil {
+	if err := n.settleMode(ctx); err != nil {
+		return err
+	}
+	if !n.layout.ready() {
+		if err := n.layout.sync(ctx); err != nil {
 			return err
 		}
 	}
@@ -229,14 +239,19 @@ func (n *Network) load(ctx context.Context) error {
 	return nil
 }
 
-// Ensure makes the host ready: bridge with address and MAC, sysctls, the nftables
-// table, the exception in an iptables FORWARD chain that drops. It changes only
-// what is not right and may be called at any time.
+// Ensure makes the host ready: bridge with address and MAC, or, in routed mode, the
+// gateway's address and the subnet's last resort; sysctls, the nftables table, the
+// exception in an iptables FORWARD chain that drops. What the other mode has left is
+// removed; its endpoints are ErrOtherMode. It changes only what is not right and may
+// be called at any time.
 func (n *Network) Ensure(ctx context.Context) error {
 	if !n.cfg.Subnet.IsValid() {
 		return ErrNoSubnet
 	}
-	if err := errors.Join(n.syncBridge(ctx), n.syncFilter(ctx), n.syncForward(ctx)); err != nil {
+	if err := n.settleMode(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(n.layout.sync(ctx), n.syncFilter(ctx), n.syncForward(ctx)); err != nil {
 		return fmt.Errorf("set up host network: %w", err)
 	}
 	if err := n.load(ctx); err != nil {

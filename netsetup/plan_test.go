@@ -17,8 +17,9 @@ import (
 
 func TestPlanPort(t *testing.T) {
 	t.Parallel()
-	want := portWant{alias: "a", mac: hostMACFor(netip.MustParseAddr("172.16.0.2")), mtu: 1500, master: 3}
+	want := portWant{alias: "a", mac: hostMACFor(netip.MustParseAddr("172.16.0.2")), mtu: 1500, master: 3, settings: []nlx.Setting{{Number: nlx.ConfForwarding, Value: 1}}}
 	right := nlx.Link{Alias: "a", Group: linkGroup, MAC: want.mac, MTU: 1500, Master: 3, Up: true}
+	right.IPv4[nlx.ConfForwarding] = 1
 	tests := []struct {
 		name  string
 		wrong func(*nlx.Link)
@@ -28,8 +29,9 @@ func TestPlanPort(t *testing.T) {
 		{"down", func(l *nlx.Link) { l.Up = false }, []portFix{fixUp}},
 		{"no master", func(l *nlx.Link) { l.Master = 0 }, []portFix{fixMaster}},
 		{"other bridge", func(l *nlx.Link) { l.Master = 9 }, []portFix{fixMaster}},
+		{"settings", func(l *nlx.Link) { l.IPv4[nlx.ConfForwarding] = 0 }, []portFix{fixConf}},
 		{"mac", func(l *nlx.Link) { l.MAC = nil }, []portFix{fixMAC}},
-		{"all", func(l *nlx.Link) { *l = nlx.Link{} }, []portFix{fixAlias, fixGroup, fixMAC, fixMTU, fixMaster, fixUp}},
+		{"all", func(l *nlx.Link) { *l = nlx.Link{} }, []portFix{fixAlias, fixGroup, fixMAC, fixMTU, fixMaster, fixConf, fixUp}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -69,6 +71,7 @@ func TestPlanOpened(t *testing.T) {
 
 func TestPlanForward(t *testing.T) {
 	t.Parallel()
+	accepting := (&bridged{n: &Network{cfg: Config{Bridge: "stellar0"}}}).accepting()
 	const chain = "-N STELLAR\n-A STELLAR -i stellar0 -j ACCEPT\n-A STELLAR -o stellar0 -j ACCEPT\n"
 	const makeChain = ":STELLAR - [0:0]|-A STELLAR -i stellar0 -j ACCEPT|-A STELLAR -o stellar0 -j ACCEPT|"
 	tests := []struct {
@@ -97,7 +100,7 @@ func TestPlanForward(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := planForward(parseRuleset(tt.in), "stellar0", tt.none)
+			got := planForward(parseRuleset(tt.in), accepting, tt.none)
 			want := ""
 			if tt.want != "" {
 				want = "*filter\n" + strings.ReplaceAll(tt.want, "|", "\n") + "\nCOMMIT\n"
@@ -119,7 +122,11 @@ func TestConfigValidate(t *testing.T) {
 	}{
 		{"good", func(*Config) {}, true},
 		{"no subnet", func(c *Config) { *c = Config{} }, true},
-		{"routed", func(c *Config) { c.Mode = ipam.ModeRouted }, false},
+		{"mode", func(c *Config) { c.Mode = 9 }, false},
+		{"routed", func(c *Config) { c.Mode, c.Gateway = ipam.ModeRouted, netip.MustParseAddr("10.0.0.1") }, true},
+		{"routed, the gateway in the network", func(c *Config) {
+			c.Mode, c.Network, c.Subnet = ipam.ModeRouted, netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("169.254.4.0/22")
+		}, false},
 		{"bridge name", func(c *Config) { c.Bridge = "a/b" }, false},
 		{"mtu", func(c *Config) { c.MTU = 20 }, false},
 		{"node", func(c *Config) { c.Node = "x" }, false},

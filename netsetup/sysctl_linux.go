@@ -45,21 +45,10 @@ func setSysctl(path, value string) (changed bool, err error) {
 	return true, nil
 }
 
-// bridgeSysctls are the parameters of the bridge: it forwards, and no container
-// can talk IPv6 to the host through it (rogue router advertisements,
-// CVE-2020-10749).
-func (c Config) bridgeSysctls() [][2]string {
-	return [][2]string{
-		{sysctlConf4(c.Bridge, "forwarding"), "1"},
-		{sysctlConf6(c.Bridge, "accept_ra"), "0"},
-		{sysctlConf6(c.Bridge, "disable_ipv6"), "1"},
-	}
-}
-
 func (s *bridgeSync) sysctls() error {
 	return s.n.inHost(func() error {
 		var errs []error
-		for _, p := range s.n.cfg.bridgeSysctls() {
+		for _, p := range s.b.sysctls() {
 			changed, err := setSysctl(p[0], p[1])
 			errs = append(errs, err)
 			if changed && s.known && s.link.Alias != "" {
@@ -72,7 +61,7 @@ func (s *bridgeSync) sysctls() error {
 
 // forwarding says which interfaces must forward for packets to come back.
 type forwarding struct {
-	uplinks []string // besides the bridge
+	uplinks []string // besides what the containers are behind
 	opened  []string // of them, and of earlier ones, those that we switched on; sorted
 	read    bool     // opened was taken over from the kernel's record
 }
@@ -201,7 +190,7 @@ func (n *Network) sysctlsRight() (right bool, err error) {
 	opened, uplinks := n.fwd.opened, n.fwd.uplinks
 	n.syncMu.Unlock()
 	err = n.inHost(func() error {
-		for _, p := range n.cfg.bridgeSysctls() {
+		for _, p := range n.layout.sysctls() {
 			check(p[0], p[1])
 		}
 		global, err := readSysctl(sysctlForward)
@@ -221,7 +210,8 @@ func (n *Network) sysctlsRight() (right bool, err error) {
 }
 
 // harden turns IPv6 off on host ends. A port of a bridge hands no packet to the
-// host's IPv6; this is for the moment in which someone takes it out of the bridge.
+// host's IPv6, and the guard's tables drop what a container sends; this is for the
+// moment in which someone takes the port out of the bridge, or the tables away.
 func (n *Network) harden(ports []port) error {
 	if !n.ipv6 || len(ports) == 0 {
 		return nil

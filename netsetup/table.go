@@ -2,6 +2,7 @@ package netsetup
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -14,6 +15,7 @@ import (
 type port struct {
 	Endpoint
 	alias    string
+	routed   bool // attached in routed mode
 	mtu      int
 	pid      int  // process of the namespace, 0 unknown
 	leaving  bool // Detach is at work: its disappearance is no loss
@@ -26,6 +28,7 @@ type table struct {
 	mu      sync.Mutex // guards everything below
 	byOwner map[ipam.Owner]*port
 	byIndex map[int]*port
+	byAddr  map[netip.Addr]*port
 	busy    map[ipam.Owner]chan struct{}
 	gone    map[int]chan struct{} // closed when the link's deletion is announced
 }
@@ -34,6 +37,7 @@ func newTable() *table {
 	return &table{
 		byOwner: make(map[ipam.Owner]*port),
 		byIndex: make(map[int]*port),
+		byAddr:  make(map[netip.Addr]*port),
 		busy:    make(map[ipam.Owner]chan struct{}),
 		gone:    make(map[int]chan struct{}),
 	}
@@ -95,14 +99,42 @@ func (t *table) at(index int) (port, bool) {
 	return *p, true
 }
 
+// holder returns a copy of the port that has the address.
+func (t *table) holder(a netip.Addr) (port, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p, ok := t.byAddr[a]
+	if !ok {
+		return port{}, false
+	}
+	return *p, true
+}
+
 // put adds or replaces an owner's port.
 func (t *table) put(p port) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if old, ok := t.byOwner[p.Owner]; ok {
-		delete(t.byIndex, old.HostIndex)
+		t.remove(old)
 	}
-	t.byOwner[p.Owner], t.byIndex[p.HostIndex] = &p, &p
+	t.enter(&p)
+}
+
+// enter and remove change the maps; t.mu is held.
+func (t *table) enter(p *port) {
+	t.byOwner[p.Owner], t.byIndex[p.HostIndex], t.byAddr[p.Addr] = p, p, p
+}
+
+func (t *table) remove(p *port) {
+	if t.byIndex[p.HostIndex] == p {
+		delete(t.byIndex, p.HostIndex)
+	}
+	if t.byOwner[p.Owner] == p {
+		delete(t.byOwner, p.Owner)
+	}
+	if t.byAddr[p.Addr] == p {
+		delete(t.byAddr, p.Addr)
+	}
 }
 
 // change calls fn on the port with the given host link, if there is one.
@@ -126,10 +158,7 @@ func (t *table) drop(index int) (port, bool) {
 	if !ok {
 		return port{}, false
 	}
-	delete(t.byIndex, index)
-	if t.byOwner[p.Owner] == p {
-		delete(t.byOwner, p.Owner)
-	}
+	t.remove(p)
 	return *p, true
 }
 
@@ -177,7 +206,7 @@ func (t *table) merge(links []nlx.Link) {
 		case ok && known.HostIndex == p.HostIndex:
 			known.HostIfname, known.Up = p.HostIfname, p.Up
 		case !ok && !busy:
-			t.byOwner[p.Owner], t.byIndex[p.HostIndex] = &p, &p
+			t.enter(&p)
 		}
 	}
 }
@@ -208,4 +237,5 @@ func (t *table) reset() {
 	defer t.mu.Unlock()
 	clear(t.byOwner)
 	clear(t.byIndex)
+	clear(t.byAddr)
 }

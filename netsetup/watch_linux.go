@@ -33,7 +33,7 @@ func (n *Network) Run(ctx context.Context) error {
 		return ErrNoSubnet
 	}
 	sub, err := nlx.Subscribe(n.hostFD(), unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
+		slices.Concat([]int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE}, n.layout.groups())...)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ type watch struct {
 	n          *Network
 	gen        *nlx.Conn
 	generation uint32 // of the rules, at the last check
-	portsOf    int64  // index of the bridge when the ports were last looked at
+	portsOf    int64  // the layout's version when the ports were last looked at
 	wake       chan struct{}
 
 	mu   sync.Mutex // guards news
@@ -71,7 +71,7 @@ type watch struct {
 // news is what notifications said since the last look. Who acts on it asks the
 // kernel first: a notification tells what was, not what is.
 type news struct {
-	bridge  bool         // bridge, its address or route
+	shared  bool         // what all endpoints share
 	uplinks bool         // default routes
 	ports   map[int]bool // host ends that looked wrong
 	overrun bool         // some notifications were lost: anything may have happened
@@ -88,6 +88,20 @@ func (w *watch) note(fn func(*news)) {
 	case w.wake <- struct{}{}:
 	default:
 	}
+}
+
+// suspect has a port looked at, unless somebody changes it now.
+func (w *watch) suspect(p port) {
+	if !p.leaving {
+		w.note(func(s *news) { s.ports[p.HostIndex] = true })
+	}
+}
+
+// forget has a port that is gone not looked at.
+func (w *watch) forget(index int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.news.ports, index)
 }
 
 func (w *watch) take() news {
@@ -113,20 +127,15 @@ func (w *watch) read(ctx context.Context, sub *nlx.Subscription) error {
 }
 
 func (w *watch) classify(typ uint16, body []byte) {
+	if w.n.layout.notice(w, typ, body) {
+		return
+	}
 	switch typ {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		w.link(typ, body)
-	case unix.RTM_DELADDR:
-		if a, ok := nlx.ParseAddr(body); ok && a.Index == int(w.n.bridge.Load()) {
-			w.note(func(s *news) { s.bridge = true })
-		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		r, ok := nlx.ParseRoute(body)
-		switch {
-		case ok && r.Default():
+		if r, ok := nlx.ParseRoute(body); ok && r.Default() {
 			w.note(func(s *news) { s.uplinks = true })
-		case ok && typ == unix.RTM_DELROUTE && r.Dst == w.n.cfg.Subnet:
-			w.note(func(s *news) { s.bridge = true })
 		}
 	}
 }
@@ -136,40 +145,20 @@ func (w *watch) link(typ uint16, body []byte) {
 	if err != nil {
 		return
 	}
-	bridge := int(w.n.bridge.Load())
 	switch {
-	case len(body) > 0 && body[0] == unix.AF_BRIDGE:
-		// About the port, not the link: "deleted" means taken out of the bridge.
-		if p, ok := w.n.table.at(l.Index); ok && typ == unix.RTM_DELLINK && !p.leaving {
-			w.note(func(s *news) { s.ports[l.Index] = true })
-		}
-	case l.Index == bridge:
-		if typ == unix.RTM_DELLINK || !w.n.bridgeRight(l) {
-			w.note(func(s *news) { s.bridge = true })
-		}
 	case typ == unix.RTM_DELLINK:
 		// Who waits for the end of this link is woken here, without delay.
+		w.forget(l.Index)
 		if p, ok := w.n.table.drop(l.Index); ok && !p.leaving && !w.n.table.held(p.Owner) {
 			w.n.log.Info("endpoint link disappeared", "owner", p.Owner, "interface", p.HostIfname)
 			w.n.cfg.OnLost(p.Endpoint)
 		}
 	default:
 		p, ok := w.n.table.at(l.Index)
-		if ok && !p.leaving && (!p.hardened || len(planPort(l, w.n.want(p))) > 0) {
-			w.note(func(s *news) { s.ports[l.Index] = true })
+		if ok && !p.leaving && (!p.hardened || len(planPort(l, w.n.layout.want(p))) > 0) {
+			w.suspect(p)
 		}
 	}
-}
-
-// bridgeRight compares the bridge's link with what it must be.
-func (n *Network) bridgeRight(l nlx.Link) bool {
-	return l.Up && l.MTU == n.MTU() && l.Group == linkGroup && l.Alias == bridgeAlias &&
-		l.MAC.String() == bridgeMACFor(n.cfg.Node).String()
-}
-
-// want is what a port's host end must look like now.
-func (n *Network) want(p port) portWant {
-	return portWant{alias: p.alias, mac: hostMACFor(p.Addr), mtu: p.mtu, master: int(n.bridge.Load())}
 }
 
 func (w *watch) loop(ctx context.Context, reader <-chan error) error {
@@ -211,13 +200,13 @@ func (w *watch) act(ctx context.Context) error {
 		return w.audit(ctx)
 	}
 	var errs []error
-	if s.bridge || s.uplinks {
-		errs = append(errs, w.n.syncBridge(ctx))
+	if s.shared || s.uplinks {
+		errs = append(errs, w.n.layout.sync(ctx))
 	}
 	if s.uplinks {
 		errs = append(errs, w.n.syncFilter(ctx))
 	}
-	if w.newBridge() {
+	if w.outdated() {
 		errs = append(errs, w.ports(ctx))
 	} else {
 		errs = append(errs, w.n.repairPorts(ctx, slices.Sorted(maps.Keys(s.ports))))
@@ -231,7 +220,7 @@ func (w *watch) poll(ctx context.Context) error {
 	right, err := w.n.sysctlsRight()
 	errs = append(errs, err)
 	if !right {
-		errs = append(errs, w.n.syncBridge(ctx), w.n.syncFilter(ctx))
+		errs = append(errs, w.n.layout.sync(ctx), w.n.syncFilter(ctx))
 	}
 	gen, err := w.gen.RulesetGeneration()
 	errs = append(errs, err)
@@ -240,23 +229,23 @@ func (w *watch) poll(ctx context.Context) error {
 	} else if changed, err := w.n.legacyChanged(); changed || err != nil {
 		errs = append(errs, err, w.n.syncForward(ctx))
 	}
-	if w.newBridge() {
+	if w.outdated() {
 		errs = append(errs, w.ports(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-// newBridge reports whether somebody, possibly an Attach, has made the bridge
-// anew since the ports were last looked at.
-func (w *watch) newBridge() bool { return w.n.bridge.Load() != w.portsOf }
+// outdated reports whether somebody, possibly an Attach, has made what the endpoints
+// share anew since the ports were last looked at.
+func (w *watch) outdated() bool { return w.n.layout.version() != w.portsOf }
 
 // ports looks at all ports.
 func (w *watch) ports(ctx context.Context) error {
-	bridge := w.n.bridge.Load()
+	version := w.n.layout.version()
 	if err := w.n.syncPorts(ctx); err != nil {
 		return err
 	}
-	w.portsOf = bridge
+	w.portsOf = version
 	return nil
 }
 
@@ -290,7 +279,11 @@ func (n *Network) legacyChanged() (bool, error) {
 // audit compares everything.
 func (w *watch) audit(ctx context.Context) error {
 	w.take() // all of it is looked at now
-	err := errors.Join(w.n.syncBridge(ctx), w.rules(ctx), w.n.load(ctx), w.ports(ctx))
+	err := w.n.settleMode(ctx)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(w.n.layout.sync(ctx), w.rules(ctx), w.n.load(ctx), w.ports(ctx))
 	if err == nil {
 		w.n.ensured.Store(true)
 	}
@@ -307,16 +300,9 @@ func (n *Network) repairPorts(ctx context.Context, indexes []int) error {
 		return err
 	}
 	defer n.release(c)
-	var links []nlx.Link
-	for _, index := range indexes {
-		l, err := c.LinkByIndex(index)
-		if errors.Is(err, unix.ENODEV) {
-			continue // its deletion is announced too
-		}
-		if err != nil {
-			return err
-		}
-		links = append(links, l)
+	links, err := c.LinksByIndex(indexes) // the deletion of others is announced, too
+	if err != nil {
+		return err
 	}
 	return n.restore(c, links)
 }
@@ -354,7 +340,7 @@ func (n *Network) syncPorts(ctx context.Context) error {
 // Attach or Detach works on is left to it. It goes on past a failure.
 func (n *Network) restore(c *nlx.Conn, links []nlx.Link) error {
 	var errs []error
-	var soft []port
+	var soft, right []port
 	for _, l := range links {
 		p, ok := n.table.at(l.Index)
 		if !ok || p.leaving || n.table.held(p.Owner) {
@@ -363,7 +349,7 @@ func (n *Network) restore(c *nlx.Conn, links []nlx.Link) error {
 		if m, marked := parseAlias(l.Alias); marked && m.owner != p.Owner {
 			continue // the index was given to another link
 		}
-		what, err := applyPort(c, l, n.want(p))
+		what, err := applyPort(c, l, n.layout.want(p))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("repair %s: %w", l.Name, err))
 			continue
@@ -372,10 +358,10 @@ func (n *Network) restore(c *nlx.Conn, links []nlx.Link) error {
 			n.log.Info("port restored", "interface", l.Name, "owner", p.Owner, "what", what)
 			n.cfg.OnRepair("port", l.Name)
 		}
-		if !p.hardened {
-			p.HostIfname = l.Name
+		p.HostIfname = l.Name
+		if right = append(right, p); !p.hardened {
 			soft = append(soft, p)
 		}
 	}
-	return errors.Join(append(errs, n.harden(soft))...)
+	return errors.Join(append(errs, n.layout.entries(c, right), n.harden(soft))...)
 }

@@ -2,6 +2,7 @@ package nlx
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 
@@ -13,6 +14,10 @@ const NoNSID = -1
 
 // vethInfoPeer is VETH_INFO_PEER of linux/veth.h.
 const vethInfoPeer = 1
+
+// linkBatch bounds how many interfaces are asked for in one system call: the answers,
+// some 4 KiB of kernel memory each, wait in the socket's receive buffer.
+const linkBatch = 24
 
 // addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
 const addrGenModeNone = 1
@@ -32,6 +37,7 @@ type Link struct {
 	Running bool
 	Peer    int // a veth's other end: its index in its own namespace
 	NSID    int // namespace of the other end, numbered by this namespace; NoNSID
+	IPv4    IPv4Conf
 }
 
 // ParseLink decodes the payload of an RTM_NEWLINK or RTM_DELLINK message.
@@ -60,6 +66,8 @@ func ParseLink(b []byte) (Link, error) {
 					l.Kind = unix.ByteSliceToString(v)
 				}
 			})
+		case unix.IFLA_AF_SPEC:
+			l.IPv4.parse(v)
 		}
 		if len(v) < 4 {
 			return
@@ -83,7 +91,34 @@ func ParseLink(b []byte) (Link, error) {
 // LinkByIndex returns the interface; an absent one is unix.ENODEV. Since Linux
 // 6.8 the kernel first acts on a change of carrier that it has put off.
 func (c *Conn) LinkByIndex(index int) (Link, error) {
-	return c.getLink(NewMessage(unix.RTM_GETLINK, 0).Raw(ifinfomsg(index, 0, 0)))
+	return c.getLink(GetLink(index))
+}
+
+// GetLink is the request of LinkByIndex; the answer is for ParseLink.
+func GetLink(index int) *Message { return NewMessage(unix.RTM_GETLINK, 0).Raw(ifinfomsg(index, 0, 0)) }
+
+// LinksByIndex returns those of the interfaces that exist.
+func (c *Conn) LinksByIndex(indexes []int) ([]Link, error) {
+	msgs := make([]*Message, len(indexes))
+	for i, index := range indexes {
+		msgs[i] = GetLink(index)
+	}
+	replies, err := c.doAll(msgs, linkBatch)
+	if err != nil {
+		return nil, fmt.Errorf("get links: %w", err)
+	}
+	links := make([]Link, 0, len(indexes))
+	for _, r := range replies {
+		l, err := r.Link()
+		if errors.Is(err, unix.ENODEV) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		links = append(links, l)
+	}
+	return links, nil
 }
 
 // LinkByName returns the interface; an absent one is unix.ENODEV.
@@ -96,13 +131,18 @@ func (c *Conn) getLink(m *Message) (Link, error) {
 	if err != nil {
 		return Link{}, err
 	}
-	if r[0].Err != nil {
-		return Link{}, r[0].Err
+	return r[0].Link()
+}
+
+// Link decodes the answer to a request for one interface.
+func (r Reply) Link() (Link, error) {
+	if r.Err != nil {
+		return Link{}, r.Err
 	}
-	if len(r[0].Data) != 1 {
-		return Link{}, fmt.Errorf("get link: %d answers", len(r[0].Data))
+	if len(r.Data) != 1 {
+		return Link{}, fmt.Errorf("get link: %d answers", len(r.Data))
 	}
-	return ParseLink(r[0].Data[0])
+	return ParseLink(r.Data[0])
 }
 
 // Links returns all interfaces.
@@ -185,9 +225,11 @@ func SetLinkUp(index int) *Message {
 // NoIPv6Address adds to a change that the interface makes no IPv6 link-local
 // address when it comes up. It is refused where the kernel has no IPv6.
 func (m *Message) NoIPv6Address() *Message {
-	return m.Nest(unix.IFLA_AF_SPEC, func() {
-		m.Nest(unix.AF_INET6, func() { m.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone) })
-	})
+	return m.Nest(unix.IFLA_AF_SPEC, m.noIPv6Address)
+}
+
+func (m *Message) noIPv6Address() {
+	m.Nest(unix.AF_INET6, func() { m.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone) })
 }
 
 // DelLink deletes an interface by its index.

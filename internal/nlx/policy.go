@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -187,52 +186,6 @@ func (c *Conn) BlockPolicies() ([]BlockPolicy, error) {
 			Src: netip.PrefixFrom(src, int(b[xfrmOffsetBitsSrc])), Dst: netip.PrefixFrom(dst, int(b[xfrmOffsetBitsDst])),
 			Direction: [...]string{"in", "out", "fwd"}[dir],
 		})
-	}
-	return out, nil
-}
-
-// Neighbour is a hardware address that the kernel knows, or that a bridge has behind
-// one of its ports.
-type Neighbour struct {
-	Index  int
-	Addr   netip.Addr // zero in a bridge's table
-	MAC    net.HardwareAddr
-	State  uint16 // NUD_PERMANENT, …
-	Bridge int    // of a bridge's table
-}
-
-// Neighbours returns the IPv4 neighbours of all interfaces.
-func (c *Conn) Neighbours() ([]Neighbour, error) { return c.neighbours(unix.AF_INET) }
-
-// BridgeEntries returns the tables of all bridges.
-func (c *Conn) BridgeEntries() ([]Neighbour, error) { return c.neighbours(unix.AF_BRIDGE) }
-
-func (c *Conn) neighbours(family byte) ([]Neighbour, error) {
-	b := make([]byte, unix.SizeofNdMsg)
-	b[0] = family
-	data, err := c.Dump(NewMessage(unix.RTM_GETNEIGH, 0).Raw(b))
-	if err != nil {
-		return nil, fmt.Errorf("list neighbours: %w", err)
-	}
-	var out []Neighbour
-	for _, b := range data {
-		if len(b) < unix.SizeofNdMsg || b[0] != family {
-			continue
-		}
-		n := Neighbour{Index: int(int32(binary.NativeEndian.Uint32(b[4:]))), State: binary.NativeEndian.Uint16(b[8:])}
-		attrs(b[unix.SizeofNdMsg:], func(typ uint16, v []byte) {
-			switch typ {
-			case unix.NDA_DST:
-				n.Addr, _ = addr4(v)
-			case unix.NDA_LLADDR:
-				n.MAC = append(net.HardwareAddr(nil), v...)
-			case unix.NDA_MASTER:
-				if len(v) == 4 {
-					n.Bridge = int(binary.NativeEndian.Uint32(v))
-				}
-			}
-		})
-		out = append(out, n)
 	}
 	return out, nil
 }

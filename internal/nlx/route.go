@@ -9,10 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ifaProto is IFA_PROTO of linux/if_addr.h.
+const ifaProto = 11
+
 // Addr is an IPv4 address of an interface.
 type Addr struct {
 	Index  int
 	Prefix netip.Prefix // the address with its subnet's length
+	Mark   uint8        // who made it (IFA_PROTO); 0 unknown
 }
 
 // Route is an IPv4 route of the main table.
@@ -21,6 +25,7 @@ type Route struct {
 	Via      netip.Addr   // zero: on link
 	Index    int          // outgoing interface; of several next hops the first
 	Others   []int        // interfaces of further next hops
+	Src      netip.Addr   // preferred source; zero: the kernel's choice
 	Protocol uint8
 	Metric   uint32
 	Unicast  bool // not unreachable, blackhole, …
@@ -39,6 +44,22 @@ func NewAddr(index int, p netip.Prefix) *Message {
 		m.Bytes(unix.IFA_BROADCAST, lastAddr(p).AsSlice())
 	}
 	return m
+}
+
+// NewLinkAddr adds an IPv4 address of one machine with the scope of a link: it is
+// chosen as a source only by who asks for it. An address that is already there is
+// unix.EEXIST. The mark (Linux 5.18) tells whose it is.
+func NewLinkAddr(index int, a netip.Addr, mark uint8) *Message {
+	return linkAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, a).Uint8(ifaProto, mark)
+}
+
+// DelLinkAddr deletes what NewLinkAddr adds; an absent one is unix.EADDRNOTAVAIL.
+func DelLinkAddr(index int, a netip.Addr) *Message { return linkAddr(unix.RTM_DELADDR, 0, index, a) }
+
+func linkAddr(typ, flags uint16, index int, a netip.Addr) *Message {
+	b := ifaddrmsg(index, a.BitLen())
+	b[3] = unix.RT_SCOPE_LINK
+	return NewMessage(typ, flags).Raw(b).Bytes(unix.IFA_LOCAL, a.AsSlice()).Bytes(unix.IFA_ADDRESS, a.AsSlice())
 }
 
 func ifaddrmsg(index, bits int) []byte {
@@ -63,6 +84,46 @@ func NewRoute(index int, dst netip.Prefix, via netip.Addr, protocol uint8) *Mess
 	return m.Uint32(unix.RTA_OIF, uint32(index))
 }
 
+// NewOnLinkRoute is NewRoute whose gateway need not be an address that the
+// interface has a route to.
+func NewOnLinkRoute(index int, dst netip.Prefix, via netip.Addr, protocol uint8) *Message {
+	m := NewRoute(index, dst, via, protocol)
+	binary.NativeEndian.PutUint32(m.b[unix.SizeofNlMsghdr+8:], unix.RTNH_F_ONLINK)
+	return m
+}
+
+// NewHostRoute adds the route to one address that an interface leads to. src is the
+// address that the host itself uses towards it; zero: the kernel's choice.
+func NewHostRoute(index int, a, src netip.Addr, protocol uint8) *Message {
+	m := newRoute(netip.PrefixFrom(a, a.BitLen()), protocol, unix.RT_SCOPE_LINK)
+	if src.IsValid() {
+		m.Bytes(unix.RTA_PREFSRC, src.AsSlice())
+	}
+	return m.Uint32(unix.RTA_OIF, uint32(index))
+}
+
+// GetRoute asks for the route by which the kernel sends packets of this host to an
+// address. The answer is for ParseRoute; no route, or one that forbids, is an error.
+func GetRoute(a netip.Addr) *Message {
+	b := make([]byte, unix.SizeofRtMsg)
+	b[0], b[1] = unix.AF_INET, 32
+	binary.NativeEndian.PutUint32(b[8:], unix.RTM_F_FIB_MATCH)
+	return NewMessage(unix.RTM_GETROUTE, 0).Raw(b).Bytes(unix.RTA_DST, a.AsSlice())
+}
+
+// DelRoute deletes the first route of the main table with r's destination, metric,
+// protocol and interface; none is unix.ESRCH.
+func DelRoute(r Route) *Message {
+	b := make([]byte, unix.SizeofRtMsg)
+	b[0], b[1] = unix.AF_INET, byte(r.Dst.Bits())
+	b[4], b[5], b[6] = unix.RT_TABLE_MAIN, r.Protocol, unix.RT_SCOPE_NOWHERE
+	m := NewMessage(unix.RTM_DELROUTE, 0).Raw(b).Bytes(unix.RTA_DST, r.Dst.Addr().AsSlice())
+	if r.Index != 0 {
+		m.Uint32(unix.RTA_OIF, uint32(r.Index))
+	}
+	return m.Uint32(unix.RTA_PRIORITY, r.Metric)
+}
+
 // NewConnectedRoute adds the route that the kernel makes by itself for an
 // address: the address's subnet, on link, from that address.
 func NewConnectedRoute(index int, p netip.Prefix) *Message {
@@ -80,14 +141,6 @@ func newRoute(dst netip.Prefix, protocol, scope uint8) *Message {
 		m.Bytes(unix.RTA_DST, dst.Addr().AsSlice())
 	}
 	return m
-}
-
-// DelNeigh deletes the neighbour entry of an address; an absent one is unix.ENOENT.
-func DelNeigh(index int, a netip.Addr) *Message {
-	b := make([]byte, unix.SizeofNdMsg)
-	b[0] = unix.AF_INET
-	binary.NativeEndian.PutUint32(b[4:], uint32(index))
-	return NewMessage(unix.RTM_DELNEIGH, 0).Raw(b).Bytes(unix.NDA_DST, a.AsSlice())
 }
 
 // NSID returns the number that the socket's namespace has given to the namespace
@@ -137,6 +190,9 @@ func ParseAddr(b []byte) (a Addr, ok bool) {
 		if ip, is4 := addr4(v); is4 && typ == unix.IFA_LOCAL {
 			a.Prefix, ok = netip.PrefixFrom(ip, int(b[1])), true
 		}
+		if typ == ifaProto && len(v) == 1 {
+			a.Mark = v[0]
+		}
 	})
 	return a, ok
 }
@@ -184,6 +240,8 @@ func ParseRoute(b []byte) (r Route, ok bool) {
 			dst = ip
 		case typ == unix.RTA_GATEWAY:
 			r.Via = ip
+		case typ == unix.RTA_PREFSRC:
+			r.Src = ip
 		case typ == unix.RTA_OIF:
 			r.Index = int(binary.NativeEndian.Uint32(v))
 		case typ == unix.RTA_PRIORITY:

@@ -189,10 +189,7 @@ type Lookup struct {
 func (c *Conn) RouteTo(addrs []netip.Addr) ([]Lookup, error) {
 	msgs := make([]*Message, len(addrs))
 	for i, a := range addrs {
-		b := make([]byte, unix.SizeofRtMsg)
-		b[0], b[1] = unix.AF_INET, 32
-		binary.NativeEndian.PutUint32(b[8:], unix.RTM_F_FIB_MATCH)
-		msgs[i] = NewMessage(unix.RTM_GETROUTE, 0).Raw(b).Bytes(unix.RTA_DST, a.AsSlice())
+		msgs[i] = GetRoute(a)
 	}
 	replies, err := c.doAll(msgs, askBatch)
 	if err != nil {
@@ -227,6 +224,9 @@ func (c *Conn) ChangeRoutes(msgs []*Message) ([]error, error) {
 	}
 	return errs, nil
 }
+
+// Ask is Do for any number of questions with small answers.
+func (c *Conn) Ask(msgs []*Message) ([]Reply, error) { return c.doAll(msgs, askBatch) }
 
 // doAll is Do for any number of messages.
 func (c *Conn) doAll(msgs []*Message, batch int) ([]Reply, error) {

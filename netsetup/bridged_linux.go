@@ -1,0 +1,152 @@
+package netsetup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"stellar.io/stellar/internal/nlx"
+)
+
+// bridged is the mode in which the host's ends are ports of one bridge.
+type bridged struct {
+	n     *Network
+	index atomic.Int64 // of the bridge, 0 unknown
+}
+
+func (b *bridged) ready() bool    { return b.index.Load() != 0 }
+func (b *bridged) version() int64 { return b.index.Load() }
+func (b *bridged) capacity() int  { return MaxEndpoints }
+
+// sysctls are the parameters of the bridge: it forwards, and no container can talk
+// IPv6 to the host through it (rogue router advertisements, CVE-2020-10749).
+func (b *bridged) sysctls() [][2]string {
+	name := b.n.cfg.Bridge
+	return [][2]string{
+		{sysctlConf4(name, "forwarding"), "1"},
+		{sysctlConf6(name, "accept_ra"), "0"},
+		{sysctlConf6(name, "disable_ipv6"), "1"},
+	}
+}
+
+// leave removes what routed mode shares.
+func (b *bridged) leave(c *nlx.Conn, _ []nlx.Link) error { return removeRouted(c) }
+
+func (b *bridged) veth(a *attachment, v *nlx.NewVeth) {
+	a.master = int(b.index.Load())
+	v.Master = a.master
+}
+
+// again makes the bridge anew if it went away under us; a new one has another index.
+func (b *bridged) again(ctx context.Context, a *attachment, refused error) (bool, error) {
+	if !errors.Is(refused, unix.ENODEV) && !errors.Is(refused, unix.EINVAL) {
+		return false, nil
+	}
+	if err := b.sync(ctx); err != nil {
+		return false, err
+	}
+	return int(b.index.Load()) != a.master, nil
+}
+
+func (b *bridged) host(a *attachment, alias *nlx.Message) []*nlx.Message {
+	if a.noIPv6() {
+		alias.NoIPv6Address()
+	}
+	return []*nlx.Message{alias, nlx.SetLinkUp(a.index)}
+}
+
+func (b *bridged) refused(_ *attachment, err error) error { return err }
+
+func (b *bridged) guest(a *attachment, dst netip.Prefix) []*nlx.Message {
+	return []*nlx.Message{
+		nlx.NewAddr(a.peer, netip.PrefixFrom(a.spec.Addr, b.n.cfg.Subnet.Bits())),
+		nlx.SetLinkUp(a.peer),
+		nlx.SetLinkUp(loIndex),
+		nlx.NewRoute(a.peer, dst, b.n.cfg.Gateway, protocol),
+	}
+}
+
+// entered moves the port if the bridge was made anew before the table knew of it.
+func (b *bridged) entered(a *attachment) error {
+	now := int(b.index.Load())
+	if now == a.master {
+		return nil
+	}
+	r, err := a.host.Do(nlx.SetLink(a.index).Uint32(unix.IFLA_MASTER, uint32(now)))
+	if err := firstError(r, err); err != nil {
+		return fmt.Errorf("move %s to the new bridge: %w", a.name, err)
+	}
+	return nil
+}
+
+func (b *bridged) want(p port) portWant {
+	return portWant{alias: p.alias, mac: hostMACFor(p.Addr), mtu: p.mtu, master: int(b.index.Load())}
+}
+
+func (b *bridged) entries(*nlx.Conn, []port) error { return nil }
+
+func (b *bridged) forget(c *nlx.Conn, addrs []netip.Addr) error {
+	bridge := int(b.index.Load())
+	if bridge == 0 {
+		return nil
+	}
+	var errs []error
+	for _, a := range addrs {
+		r, err := c.Do(nlx.DelNeigh(bridge, a))
+		errs = append(errs, firstError(r, err, unix.ENOENT, unix.ENODEV))
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bridged) notice(w *watch, typ uint16, body []byte) (done bool) {
+	wrong := false
+	switch typ {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		index, _ := nlx.LinkState(body)
+		if len(body) > 0 && body[0] == unix.AF_BRIDGE {
+			return b.unplugged(w, typ, index)
+		}
+		if index != int(b.index.Load()) {
+			return false
+		}
+		l, err := nlx.ParseLink(body)
+		done, wrong = true, err == nil && (typ == unix.RTM_DELLINK || !b.right(l))
+	case unix.RTM_DELADDR:
+		a, ok := nlx.ParseAddr(body)
+		wrong = ok && a.Index == int(b.index.Load())
+	case unix.RTM_DELROUTE:
+		r, ok := nlx.ParseRoute(body)
+		wrong = ok && r.Dst == b.n.cfg.Subnet
+	}
+	if wrong {
+		w.note(func(s *news) { s.shared = true })
+	}
+	return done
+}
+
+func (b *bridged) groups() []int { return nil }
+
+// unplugged reads what is about a port of a bridge rather than the link: "deleted"
+// means taken out of the bridge.
+func (b *bridged) unplugged(w *watch, typ uint16, index int) (done bool) {
+	if p, ok := b.n.table.at(index); ok && typ == unix.RTM_DELLINK {
+		w.suspect(p)
+	}
+	return true
+}
+
+// right compares the bridge's link with what it must be.
+func (b *bridged) right(l nlx.Link) bool {
+	return l.Up && l.MTU == b.n.MTU() && l.Group == linkGroup && l.Alias == bridgeAlias &&
+		l.MAC.String() == bridgeMACFor(b.n.cfg.Node).String()
+}
+
+// accepting: one rule cannot say "in or out by stellar0".
+func (b *bridged) accepting() []string {
+	name := b.n.cfg.Bridge
+	return []string{"-i " + name + " -j ACCEPT", "-o " + name + " -j ACCEPT"}
+}
