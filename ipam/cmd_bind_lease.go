@@ -20,9 +20,17 @@ type BindLease struct {
 	Hostname string
 }
 
-func (c BindLease) apply(t *tx) Result {
+// Validate returns ErrInvalid for an owner or a host name that is always refused.
+func (c BindLease) Validate() error {
 	if !plainText(c.Hostname, maxHostname) {
-		return Result{Err: fmt.Errorf("%w: host name", ErrInvalid)}
+		return fmt.Errorf("%w: host name", ErrInvalid)
+	}
+	return c.Owner.validate()
+}
+
+func (c BindLease) apply(t *tx) Result {
+	if err := c.Validate(); err != nil {
+		return Result{Err: err}
 	}
 	k, old, sub, err := c.checkLease(t, c.Addr, c.Owner)
 	if err != nil {

@@ -102,8 +102,9 @@ func (h *Holder) nameBinds(m *merged) error {
 // install puts the merged leases in place. The caller holds h.mu.
 func (h *Holder) install(m merged, records []journal.Record) {
 	var last *lease
+	flights := make(map[ipam.RequestID]*flight)
 	for _, l := range m.leases {
-		h.leases[l.addr] = l
+		h.put(l)
 		if l.held {
 			h.owners[l.owner] = l
 			l.attachedAt = h.now()
@@ -112,14 +113,19 @@ func (h *Holder) install(m merged, records []journal.Record) {
 			}
 		}
 		_ = h.picker.Take(l.addr) // nothing is taken twice; a reservation comes later
-		// The process that wrote an unconfirmed bind may have proposed it.
+		// The process that wrote an unconfirmed bind may have proposed it, with others
+		// under the same id. However little of that is left, the id is used up once.
 		if !l.confirmed && l.request != (ipam.RequestID{}) && !l.spent {
-			f := &flight{
-				env:    ipam.Envelope{Request: l.request, Commands: []ipam.Command{l.bindCommand(h.fence)}},
-				leases: []*lease{l}, binds: []binding{{l, 0}},
+			f := flights[l.request]
+			if f == nil {
+				f = &flight{env: ipam.Envelope{Request: l.request}}
+				flights[l.request] = f
+				h.flights = append(h.flights, f)
 			}
-			h.launch(f)
-			h.flights = append(h.flights, f)
+			f.binds = append(f.binds, binding{l, len(f.env.Commands)})
+			f.env.Commands = append(f.env.Commands, l.bindCommand(h.fence))
+			f.leases = append(f.leases, l)
+			l.flight = f // so that it does not begin to cool
 		}
 		h.cool(l)
 	}

@@ -48,6 +48,18 @@ func (h *Holder) Check() error {
 	case c.Taken+c.Cooling+c.Reserved+c.Free != c.Total:
 		return fmt.Errorf("counts do not add up: %+v", c)
 	}
+	known := 0
+	for o, all := range h.known {
+		for _, l := range all {
+			if l.owner != o || h.leases[l.addr] != l {
+				return fmt.Errorf("%s is said to be known of %s, and is not", o, l.addr)
+			}
+			known++
+		}
+	}
+	if known != len(h.leases) {
+		return fmt.Errorf("%d of %d leases are known by their owner", known, len(h.leases))
+	}
 	return h.checkFlights()
 }
 

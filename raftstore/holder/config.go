@@ -41,6 +41,9 @@ type Config struct {
 	RetryMax     time.Duration // 0: 5 s
 	AuditEvery   time.Duration // journal and replica are compared so often without a cause; 0: 30 s
 	ProposalWait time.Duration // one attempt to replicate takes at most so long; 0: 5 s
+	// Flights is how many groups of binds are under way at once; what comes meanwhile
+	// goes with the next (ADR 25). 0: 2.
+	Flights int
 
 	// OnSync is called with the time that each fsync of the journal took. It must not
 	// block. nil: nobody is told.
@@ -63,6 +66,9 @@ func (c Config) withDefaults() Config {
 		if *f.v == 0 {
 			*f.v = f.def
 		}
+	}
+	if c.Flights == 0 {
+		c.Flights = 2
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

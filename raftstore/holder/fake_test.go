@@ -248,6 +248,8 @@ type node struct {
 	disk   *diskFS
 	cancel context.CancelFunc
 	done   chan error
+
+	groups int // Config.Flights
 }
 
 // tempDir is t.TempDir for use inside a synctest bubble.
@@ -273,7 +275,7 @@ func newNode(t testing.TB, store *fakeStore, live ...Live) *node {
 func (n *node) config() Config {
 	return Config{
 		Node: testNode, Subnet: n.store.subnet(), JournalPath: filepath.Join(n.dir, "journal"),
-		Store: n.store, FS: n.disk,
+		Store: n.store, FS: n.disk, Flights: n.groups,
 	}
 }
 

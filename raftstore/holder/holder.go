@@ -31,14 +31,17 @@ type Holder struct {
 	caughtUp  bool  // a commit has come: the replica is as new as anybody's
 	picker    *ipam.Picker
 	leases    map[netip.Addr]*lease
-	owners    map[ipam.Owner]*lease // those that are held
-	flights   []*flight             // of unknown outcome, none of them being proposed by Bind
-	reserved  map[netip.Addr]string // the operator's reservations, as the journal has them
-	reserving map[netip.Addr]int    // addresses that a Reserve of unknown outcome is about
-	kept      map[netip.Addr]bool   // reserved in the picker
-	blocked   map[netip.Addr]bool   // carried in the kernel by nobody's right
-	recheck   bool                  // look at the reservations at the next round
-	ops       sync.WaitGroup        // Bind and Release at work; Add only under mu
+	owners    map[ipam.Owner]*lease   // those that are held
+	known     map[ipam.Owner][]*lease // leases by their owner, held or released
+	waiting   []*bindOp               // binds that go with the next group
+	flying    int                     // groups under way
+	flights   []*flight               // of unknown outcome, none of them being proposed by Bind
+	reserved  map[netip.Addr]string   // the operator's reservations, as the journal has them
+	reserving map[netip.Addr]int      // addresses that a Reserve of unknown outcome is about
+	kept      map[netip.Addr]bool     // reserved in the picker
+	blocked   map[netip.Addr]bool     // carried in the kernel by nobody's right
+	recheck   bool                    // look at the reservations at the next round
+	ops       sync.WaitGroup          // Bind and Release at work; Add only under mu
 }
 
 // Open opens the journal, or makes it. Call Adopt next, then Run; or Close.
@@ -63,7 +66,7 @@ func Open(cfg Config) (*Holder, error) {
 		cfg: cfg, log: cfg.Logger, fence: cfg.Subnet.Fence(), journal: j, recovered: &rec,
 		seq: newSequence(cfg.Node, j, used, cfg.Clock.Now()), start: cfg.Clock.Now(), kick: make(chan struct{}, 1),
 		picker: ipam.NewPicker(cfg.Subnet.Prefix, cfg.CoolDown),
-		leases: make(map[netip.Addr]*lease), owners: make(map[ipam.Owner]*lease),
+		leases: make(map[netip.Addr]*lease), owners: make(map[ipam.Owner]*lease), known: make(map[ipam.Owner][]*lease),
 		reserved: make(map[netip.Addr]string), reserving: make(map[netip.Addr]int),
 		kept: make(map[netip.Addr]bool), blocked: make(map[netip.Addr]bool),
 	}, nil
@@ -255,9 +258,9 @@ func (h *Holder) drop(l *lease) {
 	if h.leases[l.addr] != l {
 		return
 	}
-	delete(h.leases, l.addr)
+	h.remove(l)
 	if p := l.before; p != nil {
-		h.leases[l.addr] = p
+		h.put(p)
 		if !h.cooled(p, h.now()) {
 			p.cooling = false
 			h.cool(p)
@@ -265,6 +268,35 @@ func (h *Holder) drop(l *lease) {
 		}
 	}
 	h.picker.Free(l.addr)
+}
+
+// put makes l what is known of its address. The caller holds h.mu.
+func (h *Holder) put(l *lease) {
+	if old := h.leases[l.addr]; old == l {
+		return
+	} else if old != nil {
+		h.remove(old)
+	}
+	h.leases[l.addr] = l
+	h.known[l.owner] = append(h.known[l.owner], l)
+}
+
+// remove makes nothing known of the address of l, which put has put there. The caller
+// holds h.mu.
+func (h *Holder) remove(l *lease) {
+	delete(h.leases, l.addr)
+	of := slices.DeleteFunc(h.known[l.owner], func(other *lease) bool { return other == l })
+	if h.known[l.owner] = of; len(of) == 0 {
+		delete(h.known, l.owner)
+	}
+}
+
+// leasesOf returns what is known of an owner, held or released, by address. The
+// caller holds h.mu.
+func (h *Holder) leasesOf(o ipam.Owner) []*lease {
+	all := slices.Clone(h.known[o])
+	slices.SortFunc(all, func(a, b *lease) int { return a.addr.Compare(b.addr) })
+	return all
 }
 
 // halt stops all picking and proposing for good. The caller holds h.mu.

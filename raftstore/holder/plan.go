@@ -34,11 +34,12 @@ type change struct {
 
 // plan is the difference between the journal and the replica.
 type plan struct {
-	binds  []change     // each is proposed on its own
+	binds  []change     // see apart
 	rest   []change     // releases, marks and frees, proposed together
 	shown  []netip.Addr // held leases that the replica has
 	gone   []netip.Addr // released ones that neither needs to know of any longer
 	strays []ipam.Lease // what only the replica has
+	waits  bool         // something is left out until another address is no longer locked
 }
 
 // makePlan compares all that the journal says with all leases that the replica has
@@ -54,7 +55,7 @@ func makePlan(f ipam.Fence, want map[netip.Addr]desired, have map[netip.Addr]ipa
 	for _, a := range slices.SortedFunc(maps.Keys(want), netip.Addr.Compare) {
 		d, l := want[a], have[a]
 		switch {
-		case d.locked: // whoever has locked it wakes Run at the end
+		case d.locked: // whoever has locked it wakes Run at the end, if that leaves anything to do
 		case d.held:
 			p.planHeld(f, d, l, active, want)
 		default:
@@ -90,6 +91,7 @@ func (p *plan) planHeld(f ipam.Fence, d desired, l ipam.Lease, active map[ipam.O
 	}
 	if other, ok := active[d.owner]; ok && other != d.addr {
 		if want[other].locked {
+			p.waits = true
 			return
 		}
 		c.others = append(c.others, other)

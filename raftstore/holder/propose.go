@@ -70,31 +70,46 @@ func (h *Holder) proposeBind(ctx context.Context, c change) error {
 		h.recheck = true // the journal's record of it goes when the replica's has gone
 	}
 	h.launch(f)
-	spent := l.spent || l.request == (ipam.RequestID{})
+	renew := l.fresh()
 	h.mu.Unlock()
-	return h.fly(ctx, f, spent)
+	return h.fly(ctx, f, renew)
 }
 
 // apart divides what is to be bound: many may go together, under a request id of their
-// own. A lease whose own request was never answered is proposed with that one again,
-// and one that makes others yield goes alone as well.
-func (h *Holder) apart(binds []change) (many, single []change) {
+// own. Leases whose own request was never answered are proposed with that one again,
+// those that share it together; one that makes others yield goes alone.
+func (h *Holder) apart(binds []change) (many []change, again [][]change, single []change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	at := make(map[ipam.RequestID]int) // where in again
 	for _, c := range binds {
 		l := h.leases[c.addr]
-		if l != nil && (l.spent || l.request == (ipam.RequestID{})) && len(c.others) == 0 && !c.yields {
-			many = append(many, c)
-		} else {
+		switch {
+		case l == nil || len(c.others) > 0 || c.yields:
 			single = append(single, c)
+		case l.fresh():
+			many = append(many, c)
+		default:
+			i, ok := at[l.request]
+			if !ok {
+				i, again = len(again), append(again, nil)
+				at[l.request] = i
+			}
+			again[i] = append(again[i], c)
 		}
 	}
-	return many, single
+	return many, again, single
 }
 
-// proposeTogether proposes changes in one envelope: binds, or releases, marks and frees.
+// fresh reports whether a proposal about the lease needs a request id of its own: the
+// lease has none, or it was answered.
+func (l *lease) fresh() bool { return l.spent || l.request == (ipam.RequestID{}) }
+
+// proposeTogether proposes changes in one envelope: releases, marks and frees, or binds,
+// all of them fresh or all with the same request id.
 func (h *Holder) proposeTogether(ctx context.Context, changes []change) error {
 	f := &flight{}
+	renew := true
 	h.mu.Lock()
 	for _, c := range changes {
 		l := h.leases[c.addr]
@@ -106,6 +121,9 @@ func (h *Holder) proposeTogether(ctx context.Context, changes []change) error {
 		last := len(f.env.Commands) - 1
 		if _, binds := f.env.Commands[last].(ipam.BindLease); binds {
 			f.binds = append(f.binds, binding{l, last})
+			if !l.fresh() {
+				f.env.Request, renew = l.request, false
+			}
 		}
 	}
 	h.launch(f)
@@ -113,7 +131,7 @@ func (h *Holder) proposeTogether(ctx context.Context, changes []change) error {
 	if len(f.leases) == 0 {
 		return nil
 	}
-	return h.fly(ctx, f, true)
+	return h.fly(ctx, f, renew)
 }
 
 // valid reports whether the lease is still what the change was made for.

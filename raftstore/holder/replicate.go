@@ -22,12 +22,17 @@ const maxBatch = 128
 // leaderRetry bounds the pause of a replication that has found no leader.
 const leaderRetry = 200 * time.Millisecond
 
+// roundShare bounds the time that rounds take: a round looks at all leases, so with very
+// many of them it waits for so much longer than the last one took.
+const roundShare = 4
+
 // Run lets the replica follow the journal until ctx ends, and then closes the
 // holder. It compares all of both at each round, so nothing depends on what an
 // earlier round has seen. It may be called once.
 func (h *Holder) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	delay := h.cfg.BatchDelay
 	retry := h.cfg.RetryMin
 	failing := "" // the error that was warned of
 	for {
@@ -37,13 +42,16 @@ func (h *Holder) Run(ctx context.Context) error {
 		case <-h.kick:
 			// What else comes within the delay goes into the same envelope.
 			select {
-			case <-time.After(h.cfg.BatchDelay):
+			case <-time.After(delay):
 			case <-ctx.Done():
 				return h.Close()
 			}
 		case <-timer.C:
 		}
+		begin := time.Now()
 		next, err := h.Round(ctx)
+		delay = max(h.cfg.BatchDelay, min(roundShare*time.Since(begin), h.cfg.RetryMax))
+		next = max(next, delay)
 		if err == nil {
 			retry, failing = h.cfg.RetryMin, ""
 		} else {
@@ -102,7 +110,7 @@ func (h *Holder) Round(ctx context.Context) (next time.Duration, err error) {
 	again := h.recheck
 	h.mu.Unlock()
 	switch {
-	case len(p.binds)+len(p.rest)+len(p.strays) > 0 || again:
+	case len(p.binds)+len(p.rest)+len(p.strays) > 0 || p.waits || again:
 		next = min(next, h.cfg.BatchDelay) // look at what has come of it
 	case due > 0:
 		next = min(next, due)
@@ -124,12 +132,11 @@ func (h *Holder) propose(ctx context.Context, p plan) error {
 		}
 		return err
 	}
-	many, single := h.apart(p.binds)
-	for _, list := range [][]change{many, p.rest} {
-		for batch := range slices.Chunk(list, maxBatch) {
-			if err := note(h.proposeTogether(ctx, batch)); err != nil {
-				return err
-			}
+	many, again, single := h.apart(p.binds)
+	batches := slices.Concat(again, chunks(many), chunks(p.rest))
+	for _, batch := range batches {
+		if err := note(h.proposeTogether(ctx, batch)); err != nil {
+			return err
 		}
 	}
 	for _, c := range single {
@@ -231,7 +238,7 @@ func (h *Holder) forget(ctx context.Context, gone []netip.Addr) error {
 		if l == nil || l.held || l.op != nil || l.flight != nil || !h.cooled(l, h.now()) {
 			continue // it has a new life
 		}
-		delete(h.leases, a)
+		h.remove(l)
 		records = append(records, journal.Record{Op: journal.OpFree, Addr: a})
 	}
 	// Begun under the lock, so that it comes before the record of a next Bind.
@@ -256,7 +263,7 @@ func (h *Holder) takeStrays(ctx context.Context, strays []ipam.Lease) error {
 			continue
 		}
 		l := &lease{addr: s.Addr, owner: s.Owner, static: s.Static, hostname: s.Hostname, since: h.cfg.Clock.Now(), confirmed: true, spent: true}
-		h.leases[s.Addr] = l
+		h.put(l)
 		h.cool(l)
 		records = append(records, l.record(journal.OpRelease, h.fence))
 	}
@@ -267,3 +274,5 @@ func (h *Holder) takeStrays(ctx context.Context, strays []ipam.Lease) error {
 	}
 	return written.Wait(ctx)
 }
+
+func chunks(list []change) [][]change { return slices.Collect(slices.Chunk(list, maxBatch)) }
