@@ -53,7 +53,8 @@ type failer interface {
 // fakeStore is a Proposer that runs the real Apply, with faults.
 type fakeStore struct {
 	t     failer
-	fault func() fault // called for each proposal, under mu
+	fault func() fault  // called for each proposal, under mu
+	takes time.Duration // each proposal, before anything else
 
 	mu       sync.Mutex
 	state    *ipam.State
@@ -130,6 +131,7 @@ func (s *fakeStore) Propose(ctx context.Context, env ipam.Envelope) ([]ipam.Resu
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	time.Sleep(s.takes)
 	s.mu.Lock()
 	f := s.fault()
 	s.requests = append(s.requests, env.Request)
