@@ -2,6 +2,7 @@ package netsetup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -77,6 +78,20 @@ func routedMode(c *Config) { c.Mode = ipam.ModeRouted }
 
 // gateway is the containers' next hop as they name it.
 func (b *bed) gateway() string { return b.n.cfg.Gateway.String() }
+
+// attached says what is wrong with the host's end of a container, nil for nothing.
+func (b *bed) attached(c *container) error {
+	if err := b.hostSays("state UP", "ip", "link", "show", c.ep.HostIfname); err != nil {
+		return err
+	}
+	if !b.n.routed() {
+		return b.hostSays("master stellar0", "ip", "link", "show", c.ep.HostIfname)
+	}
+	addr := c.spec.Addr.String()
+	return errors.Join(
+		b.hostSays(addr+" dev "+c.ep.HostIfname+" proto 147 scope link src 169.254.1.1", "ip", "route"),
+		b.hostSays(addr+" dev "+c.ep.HostIfname+" lladdr "+MACFor(c.spec.Addr).String()+" PERMANENT", "ip", "neigh"))
+}
 
 func (b *bed) open(path string) *os.File {
 	b.t.Helper()

@@ -107,9 +107,6 @@ func (b *bridged) notice(w *watch, typ uint16, body []byte) (done bool) {
 	switch typ {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		index, _ := nlx.LinkState(body)
-		if len(body) > 0 && body[0] == unix.AF_BRIDGE {
-			return b.unplugged(w, typ, index)
-		}
 		if index != int(b.index.Load()) {
 			return false
 		}
@@ -129,15 +126,6 @@ func (b *bridged) notice(w *watch, typ uint16, body []byte) (done bool) {
 }
 
 func (b *bridged) groups() []int { return nil }
-
-// unplugged reads what is about a port of a bridge rather than the link: "deleted"
-// means taken out of the bridge.
-func (b *bridged) unplugged(w *watch, typ uint16, index int) (done bool) {
-	if p, ok := b.n.table.at(index); ok && typ == unix.RTM_DELLINK {
-		w.suspect(p)
-	}
-	return true
-}
 
 // right compares the bridge's link with what it must be.
 func (b *bridged) right(l nlx.Link) bool {

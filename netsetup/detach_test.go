@@ -21,9 +21,14 @@ func (b *bed) gone(name string) error {
 
 func TestDetach(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testDetachIn)
+}
+
+func testDetachIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	c := b.attach("172.16.0.2")
-	mustPing(t, c, "172.16.0.1")
+	mustPing(t, c, b.gateway())
 	for range 2 {
 		if err := b.n.Detach(t.Context(), c.spec.Owner); err != nil {
 			t.Fatal(err)
@@ -47,7 +52,12 @@ func TestDetach(t *testing.T) {
 // by a table that was filled before.
 func TestDetachByLaterProcess(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testDetachByLaterProcessIn)
+}
+
+func testDetachByLaterProcessIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	later := b.network()
 	if _, err := later.List(t.Context()); err != nil {
 		t.Fatal(err)
@@ -65,9 +75,14 @@ func TestDetachByLaterProcess(t *testing.T) {
 // address must be off the wire within a second all the same.
 func TestDetachPinned(t *testing.T) {
 	t.Parallel()
+	inModes(t, testDetachPinnedIn)
+}
+
+func testDetachPinnedIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
 	for _, watched := range []bool{false, true} {
 		t.Run(fmt.Sprintf("watched=%v", watched), func(t *testing.T) {
-			b := newBed(t).ensure()
+			b := newBed(t, mode).ensure()
 			if watched {
 				b.run()
 			}
@@ -98,9 +113,14 @@ func TestDetachPinned(t *testing.T) {
 // TestDetachDying: nobody holds the namespace; it takes the link along.
 func TestDetachDying(t *testing.T) {
 	t.Parallel()
+	inModes(t, testDetachDyingIn)
+}
+
+func testDetachDyingIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
 	for _, watched := range []bool{false, true} {
 		t.Run(fmt.Sprintf("watched=%v", watched), func(t *testing.T) {
-			b := newBed(t).ensure()
+			b := newBed(t, mode).ensure()
 			if watched {
 				b.run()
 			}
@@ -121,7 +141,12 @@ func TestDetachDying(t *testing.T) {
 // nothing else.
 func TestDetachMany(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testDetachManyIn)
+}
+
+func testDetachManyIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	var many []*container
 	for i := range 30 {
 		many = append(many, b.attach(fmt.Sprintf("172.16.0.%d", i+2)))
@@ -143,14 +168,19 @@ func TestDetachMany(t *testing.T) {
 	if err != nil || len(eps) != 1 || eps[0].Owner != stays.spec.Owner {
 		t.Errorf("List = %+v, %v", eps, err)
 	}
-	mustPing(t, stays, "172.16.0.1")
+	mustPing(t, stays, b.gateway())
 	b.host.Run(t, "ip", "link", "show", "foreign0")
 }
 
 // TestDetachForgetsFlows: connections of the address are forgotten, others stay.
 func TestDetachForgetsFlows(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testDetachForgetsFlowsIn)
+}
+
+func testDetachForgetsFlowsIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	b.lan.Outside.Run(t, "ip", "route", "add", "blackhole", "203.0.113.0/24")
 	c, other := b.attach("172.16.0.2"), b.attach("172.16.0.3")
 	for _, c := range []*container{c, other} {
@@ -178,7 +208,12 @@ func TestDetachForgetsFlows(t *testing.T) {
 // TestDetachVerifiesAlias: an index that was given to another link is not deleted.
 func TestDetachVerifiesAlias(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testDetachVerifiesAliasIn)
+}
+
+func testDetachVerifiesAliasIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	c := b.attach("172.16.0.2")
 	b.host.Run(t, "ip", "link", "set", c.ep.HostIfname, "alias", "somebody else's")
 	if err := b.n.Detach(t.Context(), c.spec.Owner); err != nil {
@@ -189,7 +224,12 @@ func TestDetachVerifiesAlias(t *testing.T) {
 
 func TestCleanup(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	inModes(t, testCleanupIn)
+}
+
+func testCleanupIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode)
 	clean := state(t, b.host)
 	b.ensure()
 	b.attach("172.16.0.2")
@@ -218,7 +258,12 @@ func (b *bed) sysctl(key string) string {
 // TestCloseKeepsEverything: the data plane outlives its maker.
 func TestCloseKeepsEverything(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testCloseKeepsEverythingIn)
+}
+
+func testCloseKeepsEverythingIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	n := b.network()
 	c := b.container("172.16.0.2")
 	if _, _, err := n.Attach(t.Context(), c.spec); err != nil {
@@ -231,13 +276,18 @@ func TestCloseKeepsEverything(t *testing.T) {
 	if after := state(t, b.host); before != after {
 		t.Errorf("Close changed the host: %s", after)
 	}
-	mustPing(t, c, "172.16.0.1")
+	mustPing(t, c, b.gateway())
 }
 
 // TestDeleteLinksOfGone: a batch in which some links have gone by themselves.
 func TestDeleteLinksOfGone(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testDeleteLinksOfGoneIn)
+}
+
+func testDeleteLinksOfGoneIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	c := b.attach("172.16.0.2")
 	for i, err := range b.n.deleteLinks([]int{1 << 20, c.ep.HostIndex, 1<<20 + 1}) {
 		if err != nil {

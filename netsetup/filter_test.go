@@ -24,9 +24,14 @@ func (b *bed) seenFrom(c *container, send ...string) string {
 // come back; inside it the container's own.
 func TestMasquerade(t *testing.T) {
 	t.Parallel()
+	inModes(t, testMasqueradeIn)
+}
+
+func testMasqueradeIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
 	for _, forward := range []string{"0", "1"} {
 		t.Run("ip_forward="+forward, func(t *testing.T) {
-			b := newBed(t)
+			b := newBed(t, mode)
 			b.host.Run(t, "sysctl", "net.ipv4.ip_forward="+forward)
 			b.ensure()
 			c := b.attach("172.16.0.2")
@@ -48,7 +53,12 @@ func TestMasquerade(t *testing.T) {
 
 func TestNoMasquerade(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, func(c *Config) { c.Masquerade = false }).ensure()
+	inModes(t, testNoMasqueradeIn)
+}
+
+func testNoMasqueradeIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode, func(c *Config) { c.Masquerade = false }).ensure()
 	b.lan.Outside.Run(t, "ip", "route", "add", "172.16.0.0/22", "via", "192.0.2.1")
 	c := b.attach("172.16.0.2")
 	mustPing(t, c, "192.0.2.254")
@@ -60,7 +70,12 @@ func TestNoMasquerade(t *testing.T) {
 // TestGuard: a host that was no router does not become one, except for us.
 func TestGuard(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testGuardIn)
+}
+
+func testGuardIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	c := b.attach("172.16.0.2")
 	// Another network of the host, which somebody outside tries to reach.
 	side := testx.NewNetNS(t)
@@ -95,7 +110,12 @@ func TestGuard(t *testing.T) {
 // not switched off.
 func TestUserOpenedUplink(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	inModes(t, testUserOpenedUplinkIn)
+}
+
+func testUserOpenedUplinkIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode)
 	b.host.Run(t, "sysctl", "net.ipv4.conf.eth0.forwarding=1")
 	b.ensure()
 	if out := b.host.Run(t, "nft", "list", "ruleset"); strings.Contains(out, "drop") {
@@ -113,20 +133,25 @@ func TestUserOpenedUplink(t *testing.T) {
 // without Docker's chain, with bridged packets passing iptables or not.
 func TestForward(t *testing.T) {
 	t.Parallel()
+	inModes(t, testForwardIn)
+}
+
+func testForwardIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
 	for _, backend := range []string{"nft", "legacy"} {
 		for _, docker := range []bool{false, true} {
 			for _, bridged := range []string{"0", "1"} {
 				t.Run(fmt.Sprintf("%s docker=%v bridge-nf=%s", backend, docker, bridged), func(t *testing.T) {
 					t.Parallel()
-					testForward(t, "iptables-"+backend, docker, bridged)
+					testForward(t, mode, "iptables-"+backend, docker, bridged)
 				})
 			}
 		}
 	}
 }
 
-func testForward(t *testing.T, iptables string, docker bool, bridged string) {
-	b := newBed(t)
+func testForward(t *testing.T, mode func(*Config), iptables string, docker bool, bridged string) {
+	b := newBed(t, mode)
 	b.host.Run(t, "sysctl", "net.bridge.bridge-nf-call-iptables="+bridged)
 	b.host.Run(t, iptables, "-P", "FORWARD", "DROP")
 	chain := "FORWARD"
@@ -142,7 +167,7 @@ func testForward(t *testing.T, iptables string, docker bool, bridged string) {
 	one, two, banned := b.attach("172.16.0.2"), b.attach("172.16.0.3"), b.attach("172.16.0.9")
 	connected := func() {
 		t.Helper()
-		mustPing(t, one, "172.16.0.1", "172.16.0.3", "192.0.2.254")
+		mustPing(t, one, b.gateway(), "172.16.0.3", "192.0.2.254")
 		mustPing(t, two, "172.16.0.2")
 		if _, err := banned.output("ping", "-n", "-c", "1", "-W", "0.3", "192.0.2.254"); err == nil {
 			t.Error("the user's own rule is passed over")
@@ -168,17 +193,22 @@ func testForward(t *testing.T, iptables string, docker bool, bridged string) {
 	})
 	connected()
 	b.host.Run(t, iptables, "-F", "STELLAR")
-	eventually(t, repairLimit, "chain restored", func() error { return b.hostSays("-i stellar0 -j ACCEPT", iptables, "-S", "STELLAR") })
+	eventually(t, repairLimit, "chain restored", func() error { return b.hostSays(b.n.layout.accepting()[0], iptables, "-S", "STELLAR") })
 	connected()
 }
 
 // TestForwardLater: Docker starts after us, and goes away again.
 func TestForwardLater(t *testing.T) {
 	t.Parallel()
+	inModes(t, testForwardLaterIn)
+}
+
+func testForwardLaterIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
 	for _, iptables := range []string{"iptables-nft", "iptables-legacy"} {
 		t.Run(iptables, func(t *testing.T) {
 			t.Parallel()
-			b := newBed(t).ensure()
+			b := newBed(t, mode).ensure()
 			b.run()
 			if out := b.host.Run(t, "cat", "/proc/thread-self/net/ip_tables_names"); strings.Contains(out, "filter") {
 				t.Error("looking at legacy iptables has created its table")
@@ -208,7 +238,12 @@ func TestForwardLater(t *testing.T) {
 // TestForwardCleanup: Cleanup leaves both kinds of iptables as they were.
 func TestForwardCleanup(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	inModes(t, testForwardCleanupIn)
+}
+
+func testForwardCleanupIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode)
 	before := map[string]string{}
 	for _, iptables := range []string{"iptables-nft", "iptables-legacy"} {
 		b.host.Run(t, iptables, "-P", "FORWARD", "DROP")
@@ -261,7 +296,12 @@ func TestNoRouterAdvertisement(t *testing.T) {
 // table is in the way.
 func TestAddressReused(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testAddressReusedIn)
+}
+
+func testAddressReusedIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	other := b.attach("172.16.0.9")
 	for range 5 {
 		c := b.container("172.16.0.2")

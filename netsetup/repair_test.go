@@ -72,7 +72,12 @@ func TestRepair(t *testing.T) {
 // TestSteady: with nothing to repair, nothing is written.
 func TestSteady(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, func(c *Config) { c.AuditEvery = 500 * time.Millisecond }).ensure()
+	inModes(t, testSteadyIn)
+}
+
+func testSteadyIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode, func(c *Config) { c.AuditEvery = 500 * time.Millisecond }).ensure()
 	eventually(t, 5*time.Second, "address of eth0", func() error { // the kernel makes it in its own time
 		out := b.host.Run(t, "ip", "-6", "address", "show", "dev", "eth0")
 		if !strings.Contains(out, "fe80") || strings.Contains(out, "tentative") {
@@ -107,6 +112,11 @@ func TestSteady(t *testing.T) {
 // TestLost: a pair that disappears is reported, whoever deleted which end.
 func TestLost(t *testing.T) {
 	t.Parallel()
+	inModes(t, testLostIn)
+}
+
+func testLostIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		delete func(b *bed, c *container)
@@ -117,7 +127,7 @@ func TestLost(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBed(t).ensure()
+			b := newBed(t, mode).ensure()
 			b.run()
 			c := b.attach("172.16.0.2")
 			tt.delete(b, c)
@@ -128,7 +138,7 @@ func TestLost(t *testing.T) {
 			if _, timing, err := b.n.Attach(t.Context(), c.spec); err != nil || timing.Adopted {
 				t.Errorf("Attach again = %+v, %v", timing, err)
 			}
-			mustPing(t, c, "172.16.0.1")
+			mustPing(t, c, b.gateway())
 		})
 	}
 }
@@ -137,7 +147,12 @@ func TestLost(t *testing.T) {
 // is reported by the next audit.
 func TestLostWhileAway(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testLostWhileAwayIn)
+}
+
+func testLostWhileAwayIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	c := b.attach("172.16.0.2")
 	c.run("ip", "link", "delete", "eth0")
 	b.run()
@@ -147,21 +162,29 @@ func TestLostWhileAway(t *testing.T) {
 // TestOverrun: so many notifications that some are lost.
 func TestOverrun(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testOverrunIn)
+}
+
+func testOverrunIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	b.run()
 	c := b.attach("172.16.0.2")
 	b.host.Run(t, "bash", "-c", `for i in $(seq 3000); do echo "link set lo alias x$i"; done | ip -batch -`)
-	b.host.Run(t, "ip", "link", "set", c.ep.HostIfname, "nomaster")
-	eventually(t, repairLimit, "repair after a burst", func() error {
-		return b.hostSays("master stellar0", "ip", "link", "show", c.ep.HostIfname)
-	})
+	b.host.Run(t, "ip", "link", "set", c.ep.HostIfname, "nomaster", "down")
+	eventually(t, repairLimit, "repair after a burst", func() error { return b.attached(c) })
 }
 
 // TestUplinkMoves: the default route gets another interface. It is opened and
 // guarded, the one before stays so, and the bridge takes the new MTU.
 func TestUplinkMoves(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testUplinkMovesIn)
+}
+
+func testUplinkMovesIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	b.run()
 	b.host.Run(t, "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth1p")
 	b.host.Run(t, "ip", "link", "set", "eth1", "mtu", "1400")
@@ -178,15 +201,30 @@ func TestUplinkMoves(t *testing.T) {
 				return err
 			}
 		}
-		return b.hostSays("mtu 1400", "ip", "link", "show", DefaultBridge)
+		if b.n.MTU() != 1400 {
+			return fmt.Errorf("MTU %d", b.n.MTU())
+		}
+		return nil
 	})
+	shows := DefaultBridge
+	if b.n.routed() {
+		shows = b.attach("172.16.0.2").ep.HostIfname
+	}
+	if err := b.hostSays("mtu 1400", "ip", "link", "show", shows); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestRouterComesAndGoes: once somebody makes the host a router it is left as it
 // is, and guarded again when it is none.
 func TestRouterComesAndGoes(t *testing.T) {
 	t.Parallel()
-	b := newBed(t).ensure()
+	inModes(t, testRouterComesAndGoesIn)
+}
+
+func testRouterComesAndGoesIn(t *testing.T, mode func(*Config)) {
+	t.Parallel()
+	b := newBed(t, mode).ensure()
 	b.run()
 	c := b.attach("172.16.0.2")
 	for range 2 {
@@ -200,7 +238,11 @@ func TestRouterComesAndGoes(t *testing.T) {
 		mustPing(t, c, "192.0.2.254")
 		b.host.Run(t, "sysctl", "net.ipv4.ip_forward=0")
 		eventually(t, repairLimit, "forwarding and guard", func() error {
-			if got := b.sysctl("net.ipv4.conf.eth0.forwarding") + b.sysctl("net.ipv4.conf.stellar0.forwarding"); got != "11" {
+			inner := DefaultBridge
+			if b.n.routed() {
+				inner = c.ep.HostIfname
+			}
+			if got := b.sysctl("net.ipv4.conf.eth0.forwarding") + b.sysctl("net.ipv4.conf."+inner+".forwarding"); got != "11" {
 				return fmt.Errorf("forwarding %s", got)
 			}
 			return b.hostSays("drop", "nft", "list", "ruleset")
