@@ -57,7 +57,8 @@ type Config struct {
 
 	// OnRepair is called when something of ours had been changed by someone else
 	// and was put right: what ("bridge", "port", "filter", "forwarding",
-	// "forward rule"), and the interface or table. Nil: not called.
+	// "forward rule"; in routed mode "gateway", "unreachable route", "endpoint
+	// route", "neighbour"), and the interface, address or table. Nil: not called.
 	OnRepair func(what, subject string)
 	// OnLost is called when an endpoint's link has disappeared without Detach: its
 	// container ended or deleted it. Whether to attach again is the caller's

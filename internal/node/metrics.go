@@ -66,7 +66,7 @@ type meters struct {
 }
 
 // repairable are the kinds of kernel objects that are put right.
-var repairable = []string{"bridge", "port", "filter", "forwarding", "forward rule", "route"}
+var repairable = []string{"bridge", "port", "filter", "forwarding", "forward rule", "route", "gateway", "unreachable route", "endpoint route", "neighbour"}
 
 func newMeters(reg prometheus.Registerer) *meters {
 	histogram := func(name, help string, first float64, n int) prometheus.HistogramOpts {
