@@ -24,6 +24,8 @@ type Cluster struct {
 const (
 	RoleServer = "server" // may become a voter
 	RoleNode   = "node"   // never votes
+	// RoleFollower is shown for a node that follows a server and has no part in Raft.
+	RoleFollower = "follower"
 )
 
 // JoinSpec says which cluster this node is to join, and by what right.
@@ -31,6 +33,7 @@ type JoinSpec struct {
 	Address string // host:port of the node-to-node port of any server
 	Token   Secret
 	Replace string // name of a member whose place and subnet it takes; empty: none
+	Follow  bool   // it follows a server and has no part in Raft
 }
 
 // Joined is the answer to joining.

@@ -32,8 +32,8 @@ type Config struct {
 	// opened. Run closes it.
 	Streams StreamLayer
 	// Followers carries the streams between followers and their servers, apart from
-	// Raft's. A member of Raft serves those that it accepts, a follower dials. nil:
-	// nobody follows this node. Run closes it.
+	// Raft's. A member of Raft serves those that it accepts; a follower closes it and
+	// dials. nil: nobody follows this node. Run closes it.
 	Followers StreamLayer
 	Logger    *slog.Logger // nil: discard
 	// Verified: Open has succeeded before, and nobody else could touch the files since.

@@ -109,8 +109,11 @@ func (s *Store) runFollower(ctx context.Context) error {
 	s.fsm.hint = func(uint64, uint64) { f.wide.Store(true) }
 	f.running.Store(true)
 	close(s.started)
-	if s.cfg.Streams != nil {
-		s.cfg.Streams.Close() // it has no part in Raft
+	// It has no part in Raft, and serves nobody: a chain of followers would be late.
+	for _, l := range []StreamLayer{s.cfg.Streams, s.cfg.Followers} {
+		if l != nil {
+			l.Close()
+		}
 	}
 	var tasks sync.WaitGroup
 	tctx, cancel := context.WithCancel(ctx)
@@ -132,9 +135,6 @@ func (s *Store) runFollower(ctx context.Context) error {
 	s.drain()
 	tasks.Wait()
 	var err error
-	if s.cfg.Followers != nil {
-		err = s.cfg.Followers.Close()
-	}
 	if s.fsm.err() == nil {
 		err = errors.Join(err, f.save())
 	}

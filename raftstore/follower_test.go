@@ -41,9 +41,13 @@ func (b *bed) followOf(i int) *member1 {
 		t.Fatal(err)
 	}
 	n.start()
-	b.waitLeader(n)
 	node := register(i)
 	node.Role = ipam.RoleNode
+	b.retry(func() error {
+		_, err := b.anyLeader().Propose(within(t, 5*time.Second), ipam.Envelope{Commands: []ipam.Command{node}})
+		return err
+	})
+	b.waitLeader(n)
 	b.retry(func() error {
 		_, err := n.Propose(within(t, 5*time.Second), ipam.Envelope{Commands: []ipam.Command{node, ipam.ClaimSubnet{Node: n.id, Network: ipam.DefaultNetwork}}})
 		return err

@@ -57,6 +57,9 @@ func InitFollow(ctx context.Context, cfg Config, servers map[ipam.NodeID]string)
 	return nil
 }
 
+// Follows reports whether this is a follower's store.
+func (s *Store) Follows() bool { return s.following != nil }
+
 // Follows reports whether the store in dir is a follower's.
 func Follows(dir string) (bool, error) {
 	id, err := readIdentity(dir)
@@ -86,7 +89,7 @@ func openFollower(cfg Config, id identity) (*Store, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		path := filepath.Join(cfg.Dir, stateFile)
 		aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405")
-		cfg.Logger.Error("the snapshot of a follower is damaged and was set aside; a server sends another", "aside", aside, "error", err)
+		cfg.Logger.Warn("the snapshot of a follower is damaged and was set aside; a server sends another", "aside", aside, "error", err)
 		if err := os.Rename(path, aside); err != nil {
 			return nil, fmt.Errorf("open store: %w", errors.Join(err, unlock()))
 		}

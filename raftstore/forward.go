@@ -209,17 +209,17 @@ func (s *Store) proposeFor(ctx context.Context, q request) (uint64, error) {
 }
 
 // hears reports whether the sender of a proposal will be told of its entry: a member
-// of Raft, or a node that follows a server and was not removed.
+// of Raft, or a registered node that follows a server.
 func (s *Store) hears(r *raft.Raft, q request) bool {
 	if !q.follows {
 		return member(r, raft.ServerID(q.node))
 	}
-	removed := false
+	known := false
 	s.View(func(st *ipam.State) {
-		n, _ := st.Node(q.node)
-		removed = n.Removed
+		n, ok := st.Node(q.node)
+		known = ok && !n.Removed
 	})
-	return !removed
+	return known
 }
 
 // readFor answers a linearizable read of another node.

@@ -25,6 +25,9 @@ func (g Grant) String() string { return [...]string{"no", "own", "yes"}[g] }
 // RaftProtocol stands for Raft's own connections among the procedures.
 const RaftProtocol = "stellar-raft/1"
 
+// FollowProtocol stands for the streams to followers.
+const FollowProtocol = "stellar-follow/1"
+
 // Rule says who may call one procedure. A certificate has a role, and may have
 // the Raft capability; a caller without a certificate has neither.
 type Rule struct {
@@ -50,11 +53,13 @@ func nobody(p string) Rule  { return Rule{p, Deny, Deny, Deny, Deny, Deny} }
 // node that was taken over cannot take the others.
 var rules = []Rule{
 	{RaftProtocol, Allow, Deny, Deny, Deny, Deny}, // to call; who never votes is called and answers
+	members(FollowProtocol),                          // what FetchState shows, as it changes
 
 	{peerv1connect.JoinJoinProcedure, Allow, Allow, Allow, Allow, Allow}, // the token is the right; members pass it on
 
 	{peerv1connect.PeerForwardProcedure, Own, Own, Own, Own, Deny}, // as CheckForward says
 	members(peerv1connect.PeerFetchStateProcedure),
+	members(peerv1connect.PeerFollowersProcedure),
 	{peerv1connect.PeerAnnounceProcedure, Own, Own, Own, Own, Deny},
 	{peerv1connect.PeerWhoAmIProcedure, Own, Own, Own, Own, Deny},
 	{peerv1connect.PeerClaimProcedure, Own, Own, Own, Own, Deny},

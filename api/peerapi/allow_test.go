@@ -54,7 +54,7 @@ func TestEveryProcedureHasARule(t *testing.T) {
 	for _, r := range rules {
 		have[r.Procedure]++
 	}
-	all := append(procedures(), RaftProtocol)
+	all := append(procedures(), RaftProtocol, FollowProtocol)
 	for _, p := range all {
 		if have[p] != 1 {
 			t.Errorf("%s has %d rules, want 1", p, have[p])
@@ -124,7 +124,7 @@ func TestHandlerWalksTheTable(t *testing.T) {
 			Relay: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { relayed = append(relayed, r.URL.Path) }),
 		})
 		for _, r := range rules {
-			if r.Procedure == RaftProtocol {
+			if r.Procedure == RaftProtocol || r.Procedure == FollowProtocol {
 				continue // not HTTP
 			}
 			relayed = nil

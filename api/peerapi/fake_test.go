@@ -8,6 +8,7 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/raftstore"
 )
 
 // fakeBackend remembers who asked what, and answers what it was told to.
@@ -43,6 +44,10 @@ func (f *fakeBackend) FetchState(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	return f.stop
+}
+
+func (f *fakeBackend) Followers(ctx context.Context) ([]raftstore.FollowerStat, error) {
+	return []raftstore.FollowerStat{{Node: beta, Behind: 7}}, f.called("Followers", ctx)
 }
 
 func (f *fakeBackend) Announce(ctx context.Context, c Caller, a Announcement) error {

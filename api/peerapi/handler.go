@@ -24,6 +24,7 @@ const maxCSR = 16 << 10
 // Errors are those of server.Backend.
 type Backend interface {
 	Consensus
+	Followed
 	Members
 	Joins
 }

@@ -102,6 +102,7 @@ type JoinRequest struct {
 	HostRanges []netip.Prefix // that its host already uses for something else
 	Replace    string         // name of a member whose place it takes; empty: none
 	Time       time.Time      // its clock
+	Follow     bool           // it wants no part in Raft
 }
 
 // JoinAnswer is a membership.

@@ -70,6 +70,17 @@ func (h raftHandler) resolve(ctx context.Context, name string) (id string, err e
 	return p.ID, err
 }
 
+// resolveAny is resolve for what a node may be asked for that is no member of Raft: it
+// follows a server.
+func (h raftHandler) resolveAny(ctx context.Context, name string) (string, error) {
+	all, err := h.backend.Nodes(ctx)
+	if err != nil {
+		return "", err
+	}
+	n, err := resolveNode(all, name)
+	return n.ID, err
+}
+
 func (h raftHandler) TransferLeader(ctx context.Context, m *stellarv1.RaftTransferLeaderRequest) (*stellarv1.RaftTransferLeaderResponse, error) {
 	b, err := part[RaftAdmin](h.Server)
 	if err != nil {
@@ -93,14 +104,19 @@ func (h raftHandler) TransferLeader(ctx context.Context, m *stellarv1.RaftTransf
 type changeFunc func(RaftAdmin, context.Context, api.RaftChange) (api.RaftPeer, error)
 
 // change resolves a server's name and changes it.
-func (h raftHandler) change(ctx context.Context, c api.RaftChange, msg string, do changeFunc) (*stellarv1.RaftPeer, error) {
+func (h raftHandler) change(ctx context.Context, c api.RaftChange, msg string, follows bool, do changeFunc) (*stellarv1.RaftPeer, error) {
 	b, err := part[RaftAdmin](h.Server)
 	if err != nil {
 		return nil, rpc.Error(err)
 	}
-	if c.Node, err = h.resolve(ctx, c.Node); err != nil {
+	id, err := h.resolve(ctx, c.Node)
+	if follows && api.CodeOf(err) == api.CodeNotFound {
+		id, err = h.resolveAny(ctx, c.Node)
+	}
+	if err != nil {
 		return nil, rpc.Error(err)
 	}
+	c.Node = id
 	p, err := do(b, ctx, c)
 	if err != nil {
 		return nil, rpc.Error(err)
@@ -110,7 +126,7 @@ func (h raftHandler) change(ctx context.Context, c api.RaftChange, msg string, d
 }
 
 func (h raftHandler) Promote(ctx context.Context, m *stellarv1.RaftPromoteRequest) (*stellarv1.RaftPromoteResponse, error) {
-	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "promoted to voter on request", RaftAdmin.PromotePeer)
+	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "promoted to voter on request", true, RaftAdmin.PromotePeer)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +134,7 @@ func (h raftHandler) Promote(ctx context.Context, m *stellarv1.RaftPromoteReques
 }
 
 func (h raftHandler) Demote(ctx context.Context, m *stellarv1.RaftDemoteRequest) (*stellarv1.RaftDemoteResponse, error) {
-	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "demoted on request", RaftAdmin.DemotePeer)
+	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "demoted on request", false, RaftAdmin.DemotePeer)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +142,7 @@ func (h raftHandler) Demote(ctx context.Context, m *stellarv1.RaftDemoteRequest)
 }
 
 func (h raftHandler) Remove(ctx context.Context, m *stellarv1.RaftRemoveRequest) (*stellarv1.RaftRemoveResponse, error) {
-	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "taken out of raft on request", RaftAdmin.RemovePeer)
+	p, err := h.change(ctx, api.RaftChange{Node: m.GetNode(), Force: m.GetForce()}, "taken out of raft on request", false, RaftAdmin.RemovePeer)
 	if err != nil {
 		return nil, err
 	}

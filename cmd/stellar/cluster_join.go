@@ -29,6 +29,7 @@ type clusterJoin struct {
 	app       *app
 	tokenFile string
 	replace   string
+	follow    bool
 }
 
 func (a *app) clusterJoinCommand() *cobra.Command {
@@ -45,6 +46,7 @@ func (a *app) clusterJoinCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&c.tokenFile, "token-file", "", "file with the join token; - reads standard input")
 	cmd.Flags().StringVar(&c.replace, "replace", "", "name of the dead member whose place this node takes")
+	cmd.Flags().BoolVar(&c.follow, "follow", false, "follow a server instead of being a member of Raft; with a token of role node")
 	return a.attach(cmd, c, waitTimeout)
 }
 
@@ -62,7 +64,7 @@ func (c *clusterJoin) Run(ctx context.Context, args []string, stdout, stderr io.
 		return err
 	}
 	defer cl.Close()
-	got, err := cl.JoinCluster(ctx, api.JoinSpec{Address: address, Token: token, Replace: c.replace})
+	got, err := cl.JoinCluster(ctx, api.JoinSpec{Address: address, Token: token, Replace: c.replace, Follow: c.follow})
 	if err != nil {
 		return err
 	}

@@ -204,6 +204,20 @@ func (n *Node) TransferLeader(ctx context.Context, id string) (string, error) {
 
 // PromotePeer implements server.RaftAdmin.
 func (n *Node) PromotePeer(ctx context.Context, c api.RaftChange) (api.RaftPeer, error) {
+	p, err := n.ready()
+	if err != nil {
+		return api.RaftPeer{}, err
+	}
+	_, forwarded := server.Forwarded(ctx)
+	switch id := ipam.NodeID(c.Node); {
+	case id == n.id.ID && p.follows() && forwarded:
+		return api.RaftPeer{Node: n.id.Name, ID: c.Node}, n.enterRaft(ctx, p)
+	case !p.follows() && !p.inRaft(id):
+		if err := n.promoteFollower(ctx, p, c); err != nil {
+			return api.RaftPeer{}, err
+		}
+		return describePeer(p.peerOf(id)), nil
+	}
 	return n.changePeer(ctx, raftstore.Change{Op: raftstore.ChangePromote, Node: ipam.NodeID(c.Node), Force: c.Force})
 }
 

@@ -23,8 +23,9 @@ func (n *Node) Nodes(ctx context.Context) ([]api.Node, error) {
 	for _, other := range p.raftPeers(ctx) {
 		silent[ipam.NodeID(other.ID)] = other.State == api.RaftSilent
 	}
+	follow := n.whoFollows(ctx, p)
 	var out []api.Node
-	p.store.View(func(s *ipam.State) { out = describeNodes(s, n.id.ID, stats.Leader, silent) })
+	p.store.View(func(s *ipam.State) { out = describeNodes(s, n.id.ID, stats.Leader, silent, follow) })
 	fenced := n.cutOff(p) != nil
 	own := slices.IndexFunc(out, func(d api.Node) bool { return d.Self })
 	switch {
@@ -54,14 +55,17 @@ func (n *Node) describeSelf(p *parts, fenced bool) api.Node {
 
 // describeNodes tells about all members, and of those that were removed about them on
 // whom something still depends.
-func describeNodes(s *ipam.State, self, leader ipam.NodeID, silent map[ipam.NodeID]bool) (out []api.Node) {
+func describeNodes(s *ipam.State, self, leader ipam.NodeID, silent map[ipam.NodeID]bool, follow following) (out []api.Node) {
 	held := subnetsByNode(s)
 	for m := range s.Nodes() {
 		d := describeNode(s, m, held[m.ID], m.ID == self, m.ID == leader)
 		if m.Removed && !d.Subnet.IsValid() {
 			continue // a tombstone that nothing depends on
 		}
-		if silent[m.ID] && !m.Removed {
+		if follow.is(m) {
+			d.Role = api.RoleFollower
+		}
+		if (silent[m.ID] || follow.lost(m)) && !m.Removed {
 			d.Status = api.NodeLost
 		}
 		out = append(out, d)

@@ -48,7 +48,7 @@ func (b peerBackend) Announce(ctx context.Context, c peerapi.Caller, a peerapi.A
 // WhoAmI implements peerapi.Members. A node that the state has and Raft has not was
 // left behind by a recovery, or has not been entered yet: it is no member.
 func (b peerBackend) WhoAmI(_ context.Context, c peerapi.Caller) (out peerapi.Standing, _ error) {
-	listed := b.p.inRaft(c.Node)
+	listed := !c.Raft || b.p.inRaft(c.Node) // a follower is registered, that is all
 	b.p.store.View(func(s *ipam.State) {
 		out.Index, out.Membership = s.Index(), peerapi.Unknown
 		if cl, ok := s.Cluster(); ok {
@@ -83,7 +83,9 @@ func (b peerBackend) RenewCertificate(_ context.Context, c peerapi.Caller, csr [
 	if role == 0 {
 		return nil, api.Errorf(api.CodeDenied, "%s is no member", c.Name)
 	}
-	der, err := ca.Sign(csr, pki.Identity{Cluster: ca.Cluster(), Node: c.Node, Name: c.Name, Role: role, Raft: c.Raft}, time.Now(), certLife)
+	// A follower that was made a server is to enter Raft.
+	id := pki.Identity{Cluster: ca.Cluster(), Node: c.Node, Name: c.Name, Role: role, Raft: c.Raft || role == ipam.RoleServer}
+	der, err := ca.Sign(csr, id, time.Now(), certLife)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +137,10 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 	if err := failpoint.Err(failpoint.AdmitRegister); err != nil {
 		return peerapi.JoinAnswer{}, err
 	}
+	follow, err := b.n.toFollow(b.p, r)
+	if err != nil {
+		return peerapi.JoinAnswer{}, err
+	}
 	results, err := b.p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{ipam.JoinNode{
 		RegisterNode: ipam.RegisterNode{Node: r.Node, Name: r.Name, MachineID: r.MachineID, Address: r.Address, Version: r.Version, Mode: r.Mode},
 		TokenID:      r.TokenID, SecretHash: sha256.Sum256(r.Secret[:]), KeyHash: req.KeyHash, Now: now.Unix(),
@@ -170,7 +176,7 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 	})
 	answer.Role, answer.Leader = role.String(), b.n.id.ID
 	answer.Reserved = b.p.reservedWith(answer.Subnet)
-	der, err := ca.Sign(r.CSR, pki.Identity{Cluster: ca.Cluster(), Node: r.Node, Name: r.Name, Role: role, Raft: true}, now, certLife)
+	der, err := ca.Sign(r.CSR, pki.Identity{Cluster: ca.Cluster(), Node: r.Node, Name: r.Name, Role: role, Raft: !follow}, now, certLife)
 	if err != nil {
 		return peerapi.JoinAnswer{}, fmt.Errorf("sign: %w", err)
 	}
@@ -178,8 +184,10 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 	if err := failpoint.Err(failpoint.AdmitSigned); err != nil {
 		return peerapi.JoinAnswer{}, err
 	}
-	if err := b.p.store.AddServer(ctx, r.Node, peer.RaftAddress(r.Node, r.Address)); err != nil {
-		return peerapi.JoinAnswer{}, outcome(err)
+	if !follow {
+		if err := b.p.store.AddServer(ctx, r.Node, peer.RaftAddress(r.Node, r.Address)); err != nil {
+			return peerapi.JoinAnswer{}, outcome(err)
+		}
 	}
 	failpoint.Hit(failpoint.AdmitAdded)
 	if r.Replace != "" {

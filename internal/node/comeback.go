@@ -58,6 +58,9 @@ func (n *Node) comeBack(ctx context.Context, p *parts, c *peerapi.Client, since 
 		return // another one leads
 	}
 	n.fence.explain(nil)
+	if p.follows() {
+		return // a server of the new life sends its state
+	}
 	ask := n.others(p)
 	ask[a.Leader] = a.LeaderAddress
 	r := returning{Aside: "raft.left-behind-" + time.Now().UTC().Format("20060102T150405.000"), Ask: ask}

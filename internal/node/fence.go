@@ -146,6 +146,7 @@ func (n *Node) review(ctx context.Context, p *parts) {
 	if leads {
 		n.dropRemoved(ctx, p)
 	}
+	p.dropFollowers()
 	if led && !leads {
 		n.standing(p, nil, era{})
 		return
@@ -165,7 +166,7 @@ func (n *Node) review(ctx context.Context, p *parts) {
 func (p *parts) led() (led, leads bool) {
 	s := p.store.Stats()
 	leads = s.State == "leader"
-	return leads || s.State == "follower" && s.Leader != "" && s.LastContact >= 0 && s.LastContact < silence, leads
+	return leads || (s.State == "follower" || s.State == "following") && s.Leader != "" && s.LastContact >= 0 && s.LastContact < silence, leads
 }
 
 // standing notes what the cluster thinks of this node.
@@ -286,6 +287,9 @@ func (p *parts) admit(other peer.Peer) (err error) {
 // 0 is a node that has not read its state yet: it may ask as one that has just joined,
 // but who calls for Raft, to have a vote or to lead, is known to Raft or of the past.
 func (p *parts) outdated(other peer.Peer) bool {
+	if follower := !other.Raft; follower && other.Protocol != peer.Join {
+		return false // it is where its server was, and is sent what is newer
+	}
 	if !other.Inbound || eraOf(other.Generation).compare(p.era()) >= 0 || other.Generation == 0 && other.Protocol != peer.Raft {
 		return false
 	}

@@ -70,7 +70,7 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 	}
 	cfg := n.storeConfig()
 	cfg.Address = peer.RaftAddress(n.id.ID, n.advertised().String())
-	if err := raftstore.InitJoin(ctx, cfg); err != nil {
+	if err := initStore(ctx, tls, cfg, answer); err != nil {
 		return api.Joined{}, fmt.Errorf("join: %w", err)
 	}
 	failpoint.Hit(failpoint.JoinStored)
@@ -81,6 +81,21 @@ func (n *Node) JoinCluster(ctx context.Context, s api.JoinSpec) (api.Joined, err
 		return api.Joined{}, err
 	}
 	return n.joined(answer), nil
+}
+
+// initStore makes the store that the certificate is for: of a member of Raft, or of a
+// follower.
+func initStore(ctx context.Context, tls *pki.Store, cfg raftstore.Config, answer peerapi.JoinAnswer) error {
+	if id, ok := tls.Identity(); !ok || id.Raft {
+		return raftstore.InitJoin(ctx, cfg)
+	}
+	servers := map[ipam.NodeID]string{}
+	for _, m := range answer.Members {
+		if m.Role == api.RoleServer && m.ID != cfg.NodeID {
+			servers[m.ID] = peer.RaftAddress(m.ID, m.Address)
+		}
+	}
+	return raftstore.InitFollow(ctx, cfg, servers)
 }
 
 // joinAgain is the way back of a member whose certificate has expired while it was
@@ -95,6 +110,8 @@ func (n *Node) joinAgain(ctx context.Context, token pki.Token, s api.JoinSpec) (
 		return api.Joined{}, api.Errorf(api.CodeConflict, "the token is of cluster %s, this node belongs to %s", token.Cluster, id.Cluster).
 			WithHint("to change the cluster, start with an empty data directory")
 	}
+	was, _ := tls.Identity()
+	s.Follow = !was.Raft
 	answer, err := n.askToJoin(ctx, tls, tls.Request, token, s)
 	if err != nil {
 		return api.Joined{}, err
@@ -155,7 +172,7 @@ func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, request func(pki.I
 	answer, err := insist(ctx, peerapi.NewClient(hc, "https://"+s.Address, s.Address), peerapi.JoinRequest{
 		TokenID: token.ID, Secret: [16]byte(token.Secret.Bytes()), CSR: csr, Node: n.id.ID, Name: n.id.Name, MachineID: n.id.Machine,
 		Address: n.advertised().String(), Version: n.opts.Version.Version, Mode: n.opts.Config.AttachMode(),
-		HostRanges: n.hostRanges(), Replace: s.Replace, Time: time.Now(),
+		HostRanges: n.hostRanges(), Replace: s.Replace, Time: time.Now(), Follow: s.Follow,
 	})
 	if err != nil {
 		return answer, err

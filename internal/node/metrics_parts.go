@@ -28,7 +28,7 @@ var (
 )
 
 // raftStates are those of raftstore.Stats.State.
-var raftStates = []string{"leader", "follower", "candidate", "shutdown", "stopped", "starting", "joining", "removed"}
+var raftStates = []string{"leader", "follower", "candidate", "shutdown", "stopped", "starting", "joining", "removed", "following"}
 
 // raftCollector is about the replicated log.
 type raftCollector struct{ store *raftstore.Store }

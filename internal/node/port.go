@@ -81,7 +81,7 @@ func (n *Node) openTLS() (*pki.Store, error) {
 }
 
 func (n *Node) identity(cluster string, role pki.Role) pki.Identity {
-	return pki.Identity{Cluster: cluster, Node: n.id.ID, Name: n.id.Name, Role: role, Raft: true}
+	return pki.Identity{Cluster: cluster, Node: n.id.ID, Name: n.id.Name, Role: role, Raft: true} // the leader may grant less
 }
 
 // makeCA makes the certificates of a new cluster's first node. A cluster that a
@@ -177,7 +177,7 @@ func (n *Node) connect(p *parts, c *raftstore.Config) {
 		return
 	}
 	c.Address = peer.RaftAddress(n.id.ID, p.port.Advertise().String())
-	c.Streams = p.port.Raft()
+	c.Streams, c.Followers = p.port.Raft(), p.port.Followers()
 	c.AddressOf = func(id ipam.NodeID) (address string, ok bool) {
 		p.store.View(func(s *ipam.State) {
 			if m, found := s.Node(id); found && m.Address != "" {

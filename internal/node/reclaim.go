@@ -83,7 +83,7 @@ func (b peerBackend) Claim(ctx context.Context, c peerapi.Caller, claim peerapi.
 		b.n.log.Warn("a node's claim is refused", "node", c.Name, "id", c.Node.Short(), "subnet", subnetText(claim.Subnet), "epoch", claim.Epoch, "err", err)
 		return out, err
 	}
-	if claim.Empty && !b.p.inRaft(c.Node) {
+	if claim.Empty && c.Raft && !b.p.inRaft(c.Node) {
 		if err := b.p.store.AddServer(ctx, c.Node, peer.RaftAddress(c.Node, claim.Address)); err != nil {
 			return out, outcome(err)
 		}

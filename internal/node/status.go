@@ -73,6 +73,10 @@ func (p *parts) checkRaft(add addCheck) {
 	switch {
 	case s.FSMError != nil:
 		add("raft", api.Err, fmt.Sprintf("stopped: %v (%s)", s.FSMError, stoppedHint(s.FSMError)))
+	case s.State == "following" && s.Following == "":
+		add("raft", api.Warn, "follows no server at present: none is reached, it goes on with what it knows")
+	case s.State == "following":
+		add("raft", api.OK, fmt.Sprintf("follows %s, %d behind, index %d", p.nameOf(s.Following), s.Behind, s.AppliedIndex))
 	default:
 		add("raft", api.OK, fmt.Sprintf("%s, term %d, index %d", s.State, s.Term, s.AppliedIndex))
 	}

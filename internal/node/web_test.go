@@ -63,7 +63,7 @@ func TestLargeClusterIsCheapToDescribe(t *testing.T) {
 	best := time.Hour
 	for range 5 {
 		start := time.Now()
-		all, subnets, elsewhere := describeNodes(s, nodeOf(0), nodeOf(1), nil), describeSubnets(s), endpointsElsewhere(s, nodeOf(0))
+		all, subnets, elsewhere := describeNodes(s, nodeOf(0), nodeOf(1), nil, following{}), describeSubnets(s), endpointsElsewhere(s, nodeOf(0))
 		best = min(best, time.Since(start))
 		if len(all) != nodes || len(subnets) != nodes || len(elsewhere) != leases {
 			t.Fatalf("%d nodes, %d subnets, %d endpoints", len(all), len(subnets), len(elsewhere))
@@ -84,7 +84,7 @@ func TestEndpointsElsewhere(t *testing.T) {
 	if got := endpointsElsewhere(s, nodeOf(1)); len(got) != 2 {
 		t.Errorf("%d endpoints on other nodes, want 2: %+v", len(got), got)
 	}
-	if d := describeNodes(s, nodeOf(1), nodeOf(0), map[ipam.NodeID]bool{nodeOf(2): true}); len(d) != 3 || !d[1].Self || d[1].Endpoints != 2 || d[0].Role != "leader" || d[2].Status != api.NodeLost {
+	if d := describeNodes(s, nodeOf(1), nodeOf(0), map[ipam.NodeID]bool{nodeOf(2): true}, following{}); len(d) != 3 || !d[1].Self || d[1].Endpoints != 2 || d[0].Role != "leader" || d[2].Status != api.NodeLost {
 		t.Errorf("%+v", d)
 	}
 }

@@ -19,7 +19,7 @@ import (
 func (p *Port) serverTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{string(Raft), string(API), string(Join)},
+		NextProtos:             []string{string(Raft), string(Follow), string(API), string(Join)},
 		ClientAuth:             tls.RequestClientCert,
 		GetCertificate:         p.cfg.TLS.GetCertificate,
 		SessionTicketsDisabled: true,
@@ -101,7 +101,7 @@ func (p *Port) judge(t *tls.Conn, raw net.Conn, peer *Peer) (*conn, error) {
 // serves the protocol.
 func (p *Port) identify(cs tls.ConnectionState, from netip.Addr, peer *Peer) (err error) {
 	switch peer.Protocol {
-	case Raft, API:
+	case Raft, Follow, API:
 		if peer.Identity, err = p.cfg.TLS.VerifyClient(cs); err != nil {
 			return err
 		}
@@ -121,6 +121,8 @@ func (p *Port) identify(cs tls.ConnectionState, from netip.Addr, peer *Peer) (er
 			return ErrNoRaft
 		}
 		served = p.raft.Load() != nil
+	case Follow:
+		served = p.follow.Load() != nil
 	case API:
 		served = p.api.Load() != nil
 	case Join:
@@ -151,6 +153,12 @@ func (p *Port) deliver(c *conn) bool {
 	switch c.peer.Protocol {
 	case Raft:
 		l := p.raft.Load()
+		if l == nil {
+			return false
+		}
+		q = l.queue
+	case Follow:
+		l := p.follow.Load()
 		if l == nil {
 			return false
 		}

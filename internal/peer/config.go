@@ -16,9 +16,10 @@ import (
 type Protocol string
 
 const (
-	Raft Protocol = "stellar-raft/1"
-	API  Protocol = "stellar-api/1"
-	Join Protocol = "stellar-join/1"
+	Raft   Protocol = "stellar-raft/1"
+	Follow Protocol = "stellar-follow/1"
+	API    Protocol = "stellar-api/1"
+	Join   Protocol = "stellar-join/1"
 )
 
 // Peer is the other side of a connection, as far as its certificate is in order.

@@ -50,6 +50,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// PeerNode is the node at the other end, by its certificate.
+func (c *conn) PeerNode() ipam.NodeID { return c.peer.Node }
+
 // kill closes without a word and does not wait.
 func (c *conn) kill() {
 	c.killed.Store(true)

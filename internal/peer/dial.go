@@ -67,7 +67,7 @@ func fits(id pki.Identity, proto Protocol, expect ipam.NodeID) error {
 		return fmt.Errorf("%w: %s, not %s", ErrWrongNode, id, expect.Short())
 	case proto == Raft && !id.Raft:
 		return fmt.Errorf("%s: %w", id, ErrNoRaft)
-	case expect == "" && proto == API && id.Role != pki.RoleServer:
+	case expect == "" && (proto == API || proto == Follow) && id.Role != pki.RoleServer:
 		return fmt.Errorf("%w: %s", ErrNotServer, id)
 	}
 	return nil

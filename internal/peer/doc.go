@@ -2,6 +2,7 @@
 // certificates of the cluster's CA on both sides, several protocols by ALPN.
 //
 //	stellar-raft/1   Raft's connections; only certificates with the Raft capability
+//	stellar-follow/1 the stream from a server to a node that follows it
 //	stellar-api/1    HTTP/2; a handler learns by Caller who is calling
 //	stellar-join/1   HTTP/2 for a machine that has a token and no certificate yet
 //

@@ -29,6 +29,7 @@ type Port struct {
 	wg       sync.WaitGroup // of the handshakes
 
 	raft      atomic.Pointer[StreamLayer] // nil: Raft is not served
+	follow    atomic.Pointer[StreamLayer] // nil: nobody can follow this node
 	api, join atomic.Pointer[http.Handler]
 	apiQueue  *queue
 	joinQueue *queue
@@ -161,8 +162,10 @@ func (p *Port) Close() {
 	p.pending.closeAll()
 	p.apiQueue.Close()
 	p.joinQueue.Close()
-	if l := p.raft.Swap(nil); l != nil {
-		l.Close()
+	for _, served := range []*atomic.Pointer[StreamLayer]{&p.raft, &p.follow} {
+		if l := served.Swap(nil); l != nil {
+			l.Close()
+		}
 	}
 	p.registry.close()
 	p.closeClients()

@@ -4,19 +4,22 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"stellar.io/stellar/ipam"
 )
 
-// StreamLayer carries Raft's connections over the port. It satisfies
-// raftstore.StreamLayer. An address is HOST:PORT, where any member may answer
+// StreamLayer carries Raft's connections, or those of followers, over the port. It
+// satisfies raftstore.StreamLayer. An address is HOST:PORT, where any member may answer
 // that may speak Raft, or NODE-ID@HOST:PORT, where it must be that node
 // (RaftAddress): Raft itself does not say whom it means, so a server id is best
 // made part of the address where server ids are turned into addresses.
 type StreamLayer struct {
 	*queue
-	port *Port
+	port   *Port
+	proto  Protocol
+	served *atomic.Pointer[StreamLayer]
 }
 
 // RaftAddress returns the address by which StreamLayer.Dial connects to the node
@@ -35,9 +38,15 @@ func splitRaftAddress(address string) (node ipam.NodeID, hostPort string) {
 // on connections wait for Accept, up to the handshake's deadline. Closing it ends
 // the serving and leaves the port open. A second call takes the place of the
 // first, whose StreamLayer it closes: Raft was opened again.
-func (p *Port) Raft() *StreamLayer {
-	l := &StreamLayer{queue: newQueue(p.Addr()), port: p}
-	if old := p.raft.Swap(l); old != nil {
+func (p *Port) Raft() *StreamLayer { return p.streams(Raft, &p.raft) }
+
+// Followers is Raft for the streams that followers ask for. A follower has it to call
+// servers, and closes it to serve nobody.
+func (p *Port) Followers() *StreamLayer { return p.streams(Follow, &p.follow) }
+
+func (p *Port) streams(proto Protocol, served *atomic.Pointer[StreamLayer]) *StreamLayer {
+	l := &StreamLayer{queue: newQueue(p.Addr()), port: p, proto: proto, served: served}
+	if old := served.Swap(l); old != nil {
 		old.queue.Close()
 	}
 	select {
@@ -48,9 +57,9 @@ func (p *Port) Raft() *StreamLayer {
 	return l
 }
 
-// Close implements net.Listener.
+// Close implements net.Listener. Dial goes on working.
 func (l *StreamLayer) Close() error {
-	l.port.raft.CompareAndSwap(l, nil)
+	l.served.CompareAndSwap(l, nil)
 	return l.queue.Close()
 }
 
@@ -65,5 +74,5 @@ func (l *StreamLayer) Dial(address string, timeout time.Duration) (net.Conn, err
 		defer cancel()
 	}
 	node, hostPort := splitRaftAddress(address)
-	return l.port.dial(ctx, hostPort, Raft, node)
+	return l.port.dial(ctx, hostPort, l.proto, node)
 }

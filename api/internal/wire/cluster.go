@@ -9,12 +9,12 @@ import (
 
 // FromJoinSpec makes the message of a wish to join.
 func FromJoinSpec(s api.JoinSpec) *stellarv1.ClusterJoinRequest {
-	return &stellarv1.ClusterJoinRequest{Address: s.Address, Token: s.Token.Reveal(), Replace: s.Replace}
+	return &stellarv1.ClusterJoinRequest{Address: s.Address, Token: s.Token.Reveal(), Replace: s.Replace, Follow: s.Follow}
 }
 
 // ToJoinSpec reads a wish to join.
 func ToJoinSpec(m *stellarv1.ClusterJoinRequest) api.JoinSpec {
-	return api.JoinSpec{Address: m.GetAddress(), Token: api.Secret(m.GetToken()), Replace: m.GetReplace()}
+	return api.JoinSpec{Address: m.GetAddress(), Token: api.Secret(m.GetToken()), Replace: m.GetReplace(), Follow: m.GetFollow()}
 }
 
 // FromJoined makes the message of a membership.

@@ -30,7 +30,9 @@ type ClusterJoinRequest struct {
 	// Secret: neither logged nor sent back.
 	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	// Name of a member whose place and subnet this node takes; empty: none.
-	Replace       string `protobuf:"bytes,3,opt,name=replace,proto3" json:"replace,omitempty"`
+	Replace string `protobuf:"bytes,3,opt,name=replace,proto3" json:"replace,omitempty"`
+	// This node is to follow a server and to have no part in Raft.
+	Follow        bool `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,6 +86,13 @@ func (x *ClusterJoinRequest) GetReplace() string {
 		return x.Replace
 	}
 	return ""
+}
+
+func (x *ClusterJoinRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
 }
 
 type ClusterJoinResponse struct {
@@ -779,11 +788,12 @@ var File_stellar_v1_cluster_proto protoreflect.FileDescriptor
 const file_stellar_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x18stellar/v1/cluster.proto\x12\n" +
-	"stellar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n" +
+	"stellar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n" +
 	"\x12ClusterJoinRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x18\n" +
-	"\areplace\x18\x03 \x01(\tR\areplace\"\xa5\x01\n" +
+	"\areplace\x18\x03 \x01(\tR\areplace\x12\x16\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\"\xa5\x01\n" +
 	"\x13ClusterJoinResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +

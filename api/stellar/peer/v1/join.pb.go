@@ -33,7 +33,10 @@ type JoinRequest struct {
 	// Name of a member whose place the caller takes; empty: none.
 	Replace string `protobuf:"bytes,5,opt,name=replace,proto3" json:"replace,omitempty"`
 	// The caller's clock, so that one that is off is named before certificates fail.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	// The caller wants no part in Raft, but to follow a server. Without it the leader
+	// decides; the certificate says what it has decided.
+	Follow        bool `protobuf:"varint,7,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -108,6 +111,13 @@ func (x *JoinRequest) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *JoinRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
 }
 
 type NodeFacts struct {
@@ -432,14 +442,15 @@ var File_stellar_peer_v1_join_proto protoreflect.FileDescriptor
 
 const file_stellar_peer_v1_join_proto_rawDesc = "" +
 	"\n" +
-	"\x1astellar/peer/v1/join.proto\x12\x0fstellar.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n" +
+	"\x1astellar/peer/v1/join.proto\x12\x0fstellar.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\fR\x06secret\x12\x10\n" +
 	"\x03csr\x18\x03 \x01(\fR\x03csr\x12.\n" +
 	"\x04node\x18\x04 \x01(\v2\x1a.stellar.peer.v1.NodeFactsR\x04node\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\tR\areplace\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb7\x01\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06follow\x18\a \x01(\bR\x06follow\"\xb7\x01\n" +
 	"\tNodeFacts\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +

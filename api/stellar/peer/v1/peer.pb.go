@@ -329,6 +329,139 @@ func (x *StateEnd) GetSize() int64 {
 	return 0
 }
 
+type FollowersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowersRequest) Reset() {
+	*x = FollowersRequest{}
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowersRequest) ProtoMessage() {}
+
+func (x *FollowersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowersRequest.ProtoReflect.Descriptor instead.
+func (*FollowersRequest) Descriptor() ([]byte, []int) {
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+type FollowersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Followers     []*Follower            `protobuf:"bytes,1,rep,name=followers,proto3" json:"followers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowersResponse) Reset() {
+	*x = FollowersResponse{}
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowersResponse) ProtoMessage() {}
+
+func (x *FollowersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowersResponse.ProtoReflect.Descriptor instead.
+func (*FollowersResponse) Descriptor() ([]byte, []int) {
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *FollowersResponse) GetFollowers() []*Follower {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
+type Follower struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Entries that it was not sent yet.
+	Behind        uint64 `protobuf:"varint,2,opt,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Follower) Reset() {
+	*x = Follower{}
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Follower) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Follower) ProtoMessage() {}
+
+func (x *Follower) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Follower.ProtoReflect.Descriptor instead.
+func (*Follower) Descriptor() ([]byte, []int) {
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Follower) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Follower) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
 type AnnounceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port of the caller's node-to-node port.
@@ -340,7 +473,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +485,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +498,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AnnounceRequest) GetAddress() string {
@@ -390,7 +523,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +535,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +548,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 type WhoAmIRequest struct {
@@ -426,7 +559,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +571,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +584,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 type WhoAmIResponse struct {
@@ -474,7 +607,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +619,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +632,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WhoAmIResponse) GetMembership() Membership {
@@ -578,7 +711,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +723,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +736,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ClaimRequest) GetName() string {
@@ -684,7 +817,7 @@ type ClaimResponse struct {
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +829,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +842,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ClaimResponse) GetGeneration() uint64 {
@@ -757,7 +890,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +902,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +915,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -802,7 +935,7 @@ type RenewCertificateResponse struct {
 
 func (x *RenewCertificateResponse) Reset() {
 	*x = RenewCertificateResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +947,7 @@ func (x *RenewCertificateResponse) String() string {
 func (*RenewCertificateResponse) ProtoMessage() {}
 
 func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +960,7 @@ func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
 func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewCertificateResponse) GetChain() [][]byte {
@@ -845,7 +978,7 @@ type CAKeyRequest struct {
 
 func (x *CAKeyRequest) Reset() {
 	*x = CAKeyRequest{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +990,7 @@ func (x *CAKeyRequest) String() string {
 func (*CAKeyRequest) ProtoMessage() {}
 
 func (x *CAKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1003,7 @@ func (x *CAKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CAKeyRequest.ProtoReflect.Descriptor instead.
 func (*CAKeyRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 type CAKeyResponse struct {
@@ -883,7 +1016,7 @@ type CAKeyResponse struct {
 
 func (x *CAKeyResponse) Reset() {
 	*x = CAKeyResponse{}
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1028,7 @@ func (x *CAKeyResponse) String() string {
 func (*CAKeyResponse) ProtoMessage() {}
 
 func (x *CAKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_stellar_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1041,7 @@ func (x *CAKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CAKeyResponse.ProtoReflect.Descriptor instead.
 func (*CAKeyResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_stellar_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CAKeyResponse) GetKey() []byte {
@@ -933,7 +1066,13 @@ const file_stellar_peer_v1_peer_proto_rawDesc = "" +
 	"\x03end\x18\x02 \x01(\v2\x19.stellar.peer.v1.StateEndH\x00R\x03endB\x06\n" +
 	"\x04part\"\x1e\n" +
 	"\bStateEnd\x12\x12\n" +
-	"\x04size\x18\x01 \x01(\x03R\x04size\"E\n" +
+	"\x04size\x18\x01 \x01(\x03R\x04size\"\x12\n" +
+	"\x10FollowersRequest\"L\n" +
+	"\x11FollowersResponse\x127\n" +
+	"\tfollowers\x18\x01 \x03(\v2\x19.stellar.peer.v1.FollowerR\tfollowers\"2\n" +
+	"\bFollower\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06behind\x18\x02 \x01(\x04R\x06behind\"E\n" +
 	"\x0fAnnounceRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"\x12\n" +
@@ -983,11 +1122,12 @@ const file_stellar_peer_v1_peer_proto_rawDesc = "" +
 	"\x16MEMBERSHIP_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11MEMBERSHIP_MEMBER\x10\x01\x12\x16\n" +
 	"\x12MEMBERSHIP_REMOVED\x10\x02\x12\x16\n" +
-	"\x12MEMBERSHIP_UNKNOWN\x10\x032\xc2\x04\n" +
+	"\x12MEMBERSHIP_UNKNOWN\x10\x032\x96\x05\n" +
 	"\x04Peer\x12L\n" +
 	"\aForward\x12\x1f.stellar.peer.v1.ForwardRequest\x1a .stellar.peer.v1.ForwardResponse\x12W\n" +
 	"\n" +
-	"FetchState\x12\".stellar.peer.v1.FetchStateRequest\x1a#.stellar.peer.v1.FetchStateResponse0\x01\x12O\n" +
+	"FetchState\x12\".stellar.peer.v1.FetchStateRequest\x1a#.stellar.peer.v1.FetchStateResponse0\x01\x12R\n" +
+	"\tFollowers\x12!.stellar.peer.v1.FollowersRequest\x1a\".stellar.peer.v1.FollowersResponse\x12O\n" +
 	"\bAnnounce\x12 .stellar.peer.v1.AnnounceRequest\x1a!.stellar.peer.v1.AnnounceResponse\x12I\n" +
 	"\x06WhoAmI\x12\x1e.stellar.peer.v1.WhoAmIRequest\x1a\x1f.stellar.peer.v1.WhoAmIResponse\x12F\n" +
 	"\x05Claim\x12\x1d.stellar.peer.v1.ClaimRequest\x1a\x1e.stellar.peer.v1.ClaimResponse\x12g\n" +
@@ -1007,7 +1147,7 @@ func file_stellar_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_stellar_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stellar_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_stellar_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_stellar_peer_v1_peer_proto_goTypes = []any{
 	(Membership)(0),                  // 0: stellar.peer.v1.Membership
 	(*ForwardRequest)(nil),           // 1: stellar.peer.v1.ForwardRequest
@@ -1015,39 +1155,45 @@ var file_stellar_peer_v1_peer_proto_goTypes = []any{
 	(*FetchStateRequest)(nil),        // 3: stellar.peer.v1.FetchStateRequest
 	(*FetchStateResponse)(nil),       // 4: stellar.peer.v1.FetchStateResponse
 	(*StateEnd)(nil),                 // 5: stellar.peer.v1.StateEnd
-	(*AnnounceRequest)(nil),          // 6: stellar.peer.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),         // 7: stellar.peer.v1.AnnounceResponse
-	(*WhoAmIRequest)(nil),            // 8: stellar.peer.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),           // 9: stellar.peer.v1.WhoAmIResponse
-	(*ClaimRequest)(nil),             // 10: stellar.peer.v1.ClaimRequest
-	(*ClaimResponse)(nil),            // 11: stellar.peer.v1.ClaimResponse
-	(*RenewCertificateRequest)(nil),  // 12: stellar.peer.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil), // 13: stellar.peer.v1.RenewCertificateResponse
-	(*CAKeyRequest)(nil),             // 14: stellar.peer.v1.CAKeyRequest
-	(*CAKeyResponse)(nil),            // 15: stellar.peer.v1.CAKeyResponse
+	(*FollowersRequest)(nil),         // 6: stellar.peer.v1.FollowersRequest
+	(*FollowersResponse)(nil),        // 7: stellar.peer.v1.FollowersResponse
+	(*Follower)(nil),                 // 8: stellar.peer.v1.Follower
+	(*AnnounceRequest)(nil),          // 9: stellar.peer.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),         // 10: stellar.peer.v1.AnnounceResponse
+	(*WhoAmIRequest)(nil),            // 11: stellar.peer.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),           // 12: stellar.peer.v1.WhoAmIResponse
+	(*ClaimRequest)(nil),             // 13: stellar.peer.v1.ClaimRequest
+	(*ClaimResponse)(nil),            // 14: stellar.peer.v1.ClaimResponse
+	(*RenewCertificateRequest)(nil),  // 15: stellar.peer.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil), // 16: stellar.peer.v1.RenewCertificateResponse
+	(*CAKeyRequest)(nil),             // 17: stellar.peer.v1.CAKeyRequest
+	(*CAKeyResponse)(nil),            // 18: stellar.peer.v1.CAKeyResponse
 }
 var file_stellar_peer_v1_peer_proto_depIdxs = []int32{
 	5,  // 0: stellar.peer.v1.FetchStateResponse.end:type_name -> stellar.peer.v1.StateEnd
-	0,  // 1: stellar.peer.v1.WhoAmIResponse.membership:type_name -> stellar.peer.v1.Membership
-	1,  // 2: stellar.peer.v1.Peer.Forward:input_type -> stellar.peer.v1.ForwardRequest
-	3,  // 3: stellar.peer.v1.Peer.FetchState:input_type -> stellar.peer.v1.FetchStateRequest
-	6,  // 4: stellar.peer.v1.Peer.Announce:input_type -> stellar.peer.v1.AnnounceRequest
-	8,  // 5: stellar.peer.v1.Peer.WhoAmI:input_type -> stellar.peer.v1.WhoAmIRequest
-	10, // 6: stellar.peer.v1.Peer.Claim:input_type -> stellar.peer.v1.ClaimRequest
-	12, // 7: stellar.peer.v1.Peer.RenewCertificate:input_type -> stellar.peer.v1.RenewCertificateRequest
-	14, // 8: stellar.peer.v1.Peer.CAKey:input_type -> stellar.peer.v1.CAKeyRequest
-	2,  // 9: stellar.peer.v1.Peer.Forward:output_type -> stellar.peer.v1.ForwardResponse
-	4,  // 10: stellar.peer.v1.Peer.FetchState:output_type -> stellar.peer.v1.FetchStateResponse
-	7,  // 11: stellar.peer.v1.Peer.Announce:output_type -> stellar.peer.v1.AnnounceResponse
-	9,  // 12: stellar.peer.v1.Peer.WhoAmI:output_type -> stellar.peer.v1.WhoAmIResponse
-	11, // 13: stellar.peer.v1.Peer.Claim:output_type -> stellar.peer.v1.ClaimResponse
-	13, // 14: stellar.peer.v1.Peer.RenewCertificate:output_type -> stellar.peer.v1.RenewCertificateResponse
-	15, // 15: stellar.peer.v1.Peer.CAKey:output_type -> stellar.peer.v1.CAKeyResponse
-	9,  // [9:16] is the sub-list for method output_type
-	2,  // [2:9] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	8,  // 1: stellar.peer.v1.FollowersResponse.followers:type_name -> stellar.peer.v1.Follower
+	0,  // 2: stellar.peer.v1.WhoAmIResponse.membership:type_name -> stellar.peer.v1.Membership
+	1,  // 3: stellar.peer.v1.Peer.Forward:input_type -> stellar.peer.v1.ForwardRequest
+	3,  // 4: stellar.peer.v1.Peer.FetchState:input_type -> stellar.peer.v1.FetchStateRequest
+	6,  // 5: stellar.peer.v1.Peer.Followers:input_type -> stellar.peer.v1.FollowersRequest
+	9,  // 6: stellar.peer.v1.Peer.Announce:input_type -> stellar.peer.v1.AnnounceRequest
+	11, // 7: stellar.peer.v1.Peer.WhoAmI:input_type -> stellar.peer.v1.WhoAmIRequest
+	13, // 8: stellar.peer.v1.Peer.Claim:input_type -> stellar.peer.v1.ClaimRequest
+	15, // 9: stellar.peer.v1.Peer.RenewCertificate:input_type -> stellar.peer.v1.RenewCertificateRequest
+	17, // 10: stellar.peer.v1.Peer.CAKey:input_type -> stellar.peer.v1.CAKeyRequest
+	2,  // 11: stellar.peer.v1.Peer.Forward:output_type -> stellar.peer.v1.ForwardResponse
+	4,  // 12: stellar.peer.v1.Peer.FetchState:output_type -> stellar.peer.v1.FetchStateResponse
+	7,  // 13: stellar.peer.v1.Peer.Followers:output_type -> stellar.peer.v1.FollowersResponse
+	10, // 14: stellar.peer.v1.Peer.Announce:output_type -> stellar.peer.v1.AnnounceResponse
+	12, // 15: stellar.peer.v1.Peer.WhoAmI:output_type -> stellar.peer.v1.WhoAmIResponse
+	14, // 16: stellar.peer.v1.Peer.Claim:output_type -> stellar.peer.v1.ClaimResponse
+	16, // 17: stellar.peer.v1.Peer.RenewCertificate:output_type -> stellar.peer.v1.RenewCertificateResponse
+	18, // 18: stellar.peer.v1.Peer.CAKey:output_type -> stellar.peer.v1.CAKeyResponse
+	11, // [11:19] is the sub-list for method output_type
+	3,  // [3:11] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_stellar_peer_v1_peer_proto_init() }
@@ -1065,7 +1211,7 @@ func file_stellar_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_peer_v1_peer_proto_rawDesc), len(file_stellar_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

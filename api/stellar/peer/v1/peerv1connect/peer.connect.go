@@ -37,6 +37,8 @@ const (
 	PeerForwardProcedure = "/stellar.peer.v1.Peer/Forward"
 	// PeerFetchStateProcedure is the fully-qualified name of the Peer's FetchState RPC.
 	PeerFetchStateProcedure = "/stellar.peer.v1.Peer/FetchState"
+	// PeerFollowersProcedure is the fully-qualified name of the Peer's Followers RPC.
+	PeerFollowersProcedure = "/stellar.peer.v1.Peer/Followers"
 	// PeerAnnounceProcedure is the fully-qualified name of the Peer's Announce RPC.
 	PeerAnnounceProcedure = "/stellar.peer.v1.Peer/Announce"
 	// PeerWhoAmIProcedure is the fully-qualified name of the Peer's WhoAmI RPC.
@@ -57,6 +59,8 @@ type PeerClient interface {
 	Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardResponse, error)
 	// FetchState sends the replicated state as a snapshot.
 	FetchState(context.Context, *v1.FetchStateRequest) (*connect.ServerStreamForClient[v1.FetchStateResponse], error)
+	// Followers lists the nodes that follow the answering one at present.
+	Followers(context.Context, *v1.FollowersRequest) (*v1.FollowersResponse, error)
 	// Announce tells where the caller is reached now and which version it runs.
 	Announce(context.Context, *v1.AnnounceRequest) (*v1.AnnounceResponse, error)
 	// WhoAmI tells what the cluster thinks of the caller.
@@ -91,6 +95,12 @@ func NewPeerClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			httpClient,
 			baseURL+PeerFetchStateProcedure,
 			connect.WithSchema(peerMethods.ByName("FetchState")),
+			connect.WithClientOptions(opts...),
+		),
+		followers: connect.NewClient[v1.FollowersRequest, v1.FollowersResponse](
+			httpClient,
+			baseURL+PeerFollowersProcedure,
+			connect.WithSchema(peerMethods.ByName("Followers")),
 			connect.WithClientOptions(opts...),
 		),
 		announce: connect.NewClient[v1.AnnounceRequest, v1.AnnounceResponse](
@@ -130,6 +140,7 @@ func NewPeerClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 type peerClient struct {
 	forward          *connect.Client[v1.ForwardRequest, v1.ForwardResponse]
 	fetchState       *connect.Client[v1.FetchStateRequest, v1.FetchStateResponse]
+	followers        *connect.Client[v1.FollowersRequest, v1.FollowersResponse]
 	announce         *connect.Client[v1.AnnounceRequest, v1.AnnounceResponse]
 	whoAmI           *connect.Client[v1.WhoAmIRequest, v1.WhoAmIResponse]
 	claim            *connect.Client[v1.ClaimRequest, v1.ClaimResponse]
@@ -149,6 +160,15 @@ func (c *peerClient) Forward(ctx context.Context, req *v1.ForwardRequest) (*v1.F
 // FetchState calls stellar.peer.v1.Peer.FetchState.
 func (c *peerClient) FetchState(ctx context.Context, req *v1.FetchStateRequest) (*connect.ServerStreamForClient[v1.FetchStateResponse], error) {
 	return c.fetchState.CallServerStream(ctx, connect.NewRequest(req))
+}
+
+// Followers calls stellar.peer.v1.Peer.Followers.
+func (c *peerClient) Followers(ctx context.Context, req *v1.FollowersRequest) (*v1.FollowersResponse, error) {
+	response, err := c.followers.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
 }
 
 // Announce calls stellar.peer.v1.Peer.Announce.
@@ -204,6 +224,8 @@ type PeerHandler interface {
 	Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardResponse, error)
 	// FetchState sends the replicated state as a snapshot.
 	FetchState(context.Context, *v1.FetchStateRequest, *connect.ServerStream[v1.FetchStateResponse]) error
+	// Followers lists the nodes that follow the answering one at present.
+	Followers(context.Context, *v1.FollowersRequest) (*v1.FollowersResponse, error)
 	// Announce tells where the caller is reached now and which version it runs.
 	Announce(context.Context, *v1.AnnounceRequest) (*v1.AnnounceResponse, error)
 	// WhoAmI tells what the cluster thinks of the caller.
@@ -234,6 +256,12 @@ func NewPeerHandler(svc PeerHandler, opts ...connect.HandlerOption) (string, htt
 		PeerFetchStateProcedure,
 		svc.FetchState,
 		connect.WithSchema(peerMethods.ByName("FetchState")),
+		connect.WithHandlerOptions(opts...),
+	)
+	peerFollowersHandler := connect.NewUnaryHandlerSimple(
+		PeerFollowersProcedure,
+		svc.Followers,
+		connect.WithSchema(peerMethods.ByName("Followers")),
 		connect.WithHandlerOptions(opts...),
 	)
 	peerAnnounceHandler := connect.NewUnaryHandlerSimple(
@@ -272,6 +300,8 @@ func NewPeerHandler(svc PeerHandler, opts ...connect.HandlerOption) (string, htt
 			peerForwardHandler.ServeHTTP(w, r)
 		case PeerFetchStateProcedure:
 			peerFetchStateHandler.ServeHTTP(w, r)
+		case PeerFollowersProcedure:
+			peerFollowersHandler.ServeHTTP(w, r)
 		case PeerAnnounceProcedure:
 			peerAnnounceHandler.ServeHTTP(w, r)
 		case PeerWhoAmIProcedure:
@@ -297,6 +327,10 @@ func (UnimplementedPeerHandler) Forward(context.Context, *v1.ForwardRequest) (*v
 
 func (UnimplementedPeerHandler) FetchState(context.Context, *v1.FetchStateRequest, *connect.ServerStream[v1.FetchStateResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("stellar.peer.v1.Peer.FetchState is not implemented"))
+}
+
+func (UnimplementedPeerHandler) Followers(context.Context, *v1.FollowersRequest) (*v1.FollowersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stellar.peer.v1.Peer.Followers is not implemented"))
 }
 
 func (UnimplementedPeerHandler) Announce(context.Context, *v1.AnnounceRequest) (*v1.AnnounceResponse, error) {
