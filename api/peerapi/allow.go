@@ -53,7 +53,7 @@ func nobody(p string) Rule  { return Rule{p, Deny, Deny, Deny, Deny, Deny} }
 // node that was taken over cannot take the others.
 var rules = []Rule{
 	{RaftProtocol, Allow, Deny, Deny, Deny, Deny}, // to call; who never votes is called and answers
-	members(FollowProtocol),                          // what FetchState shows, as it changes
+	members(FollowProtocol),                       // what FetchState shows, as it changes
 
 	{peerv1connect.JoinJoinProcedure, Allow, Allow, Allow, Allow, Allow}, // the token is the right; members pass it on
 

@@ -287,8 +287,8 @@ func (p *parts) admit(other peer.Peer) (err error) {
 // 0 is a node that has not read its state yet: it may ask as one that has just joined,
 // but who calls for Raft, to have a vote or to lead, is known to Raft or of the past.
 func (p *parts) outdated(other peer.Peer) bool {
-	if follower := !other.Raft; follower && other.Protocol != peer.Join {
-		return false // it is where its server was, and is sent what is newer
+	if !other.Raft && other.Protocol != peer.Raft {
+		return false // a follower is where its server was, and is sent what is newer
 	}
 	if !other.Inbound || eraOf(other.Generation).compare(p.era()) >= 0 || other.Generation == 0 && other.Protocol != peer.Raft {
 		return false

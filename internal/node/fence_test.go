@@ -265,10 +265,11 @@ func TestAdmission(t *testing.T) {
 		{"called by us", stranger, 2, peer.API, false, nil, nil},
 		{"called by us for raft", stranger, 3, peer.Raft, false, nil, errOutdated},
 		{"member that lags", n.id.ID, 2, peer.Raft, true, nil, errOutdated},
+		{"a follower of an ended life", stranger, 2, peer.Follow, true, nil, nil},
 		{"a later life takes it back", stranger, 4, peer.Raft, true, nil, nil},
 	}
 	for _, tt := range tests {
-		other := peer.Peer{Identity: pki.Identity{Node: tt.node}, Generation: tt.generation, Protocol: tt.protocol, Inbound: tt.inbound}
+		other := peer.Peer{Identity: pki.Identity{Node: tt.node, Raft: tt.protocol != peer.Follow}, Generation: tt.generation, Protocol: tt.protocol, Inbound: tt.inbound}
 		for verdict, want := range map[error]error{nil: tt.want, errOutdated: tt.fenced} {
 			n.fence.set(verdict, era{generation: 4})
 			if err := n.admit(p, other); !errors.Is(err, want) || (err == nil) != (want == nil) {
