@@ -54,27 +54,33 @@ if [ "${#missing[@]}" -gt 0 ]; then
   rm -f "$log"
 fi
 
+# Takes one program out of its package: installing the package would start a server.
+# usage: taken PROGRAM PACKAGE, into .cache/PROGRAM/PROGRAM
+taken() {
+  local program=$1 package=$2 to=.cache/$1/$1 at
+  [ ! -x "$to" ] || return 0
+  if command -v "$program" >/dev/null; then
+    mkdir -p "${to%/*}" && ln -sf "$(command -v "$program")" "$to"
+    return 0
+  fi
+  echo "deps: $program"
+  at=$(mktemp -d)
+  { (cd "$at" && { apt-get download "$package" || { apt-get update && apt-get download "$package"; }; }) &&
+    dpkg-deb --fsys-tarfile "$at"/"$package"_*.deb | tar -x -C "$at" "./usr/bin/$program"; } >"$at/log" 2>&1 ||
+    { tail -n 20 "$at/log" >&2; exit 1; }
+  install -D "$at/usr/bin/$program" "$to"
+  rm -rf "$at"
+}
+
 [[ $what = all || $what = bench ]] || exit 0
 # So that no distribution's older CNI plugins are what ours are compared with.
 ./internal/testx/build-cni.sh .cache/cni-1.9.1
+# What leases are compared with.
+taken etcd etcd-server
 [ "$what" = all ] || exit 0
 
-# promtool judges the alert rules. It is taken out of its package alone: the package
-# would start a server.
-promtool=.cache/promtool/promtool
-if [ ! -x $promtool ]; then
-  if command -v promtool >/dev/null; then
-    mkdir -p "${promtool%/*}" && ln -sf "$(command -v promtool)" $promtool
-  else
-    echo "deps: promtool"
-    at=$(mktemp -d)
-    { (cd "$at" && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; }) &&
-      dpkg-deb --fsys-tarfile "$at"/prometheus_*.deb | tar -x -C "$at" ./usr/bin/promtool; } >"$at/log" 2>&1 ||
-      { tail -n 20 "$at/log" >&2; exit 1; }
-    install -D "$at/usr/bin/promtool" $promtool
-    rm -rf "$at"
-  fi
-fi
+# promtool judges the alert rules.
+taken promtool prometheus
 
 # The tests run on the distribution's containerd and on a 2.x, which Debian 12 lacks.
 ./internal/testx/build-containerd.sh .cache/containerd-2.4.2
