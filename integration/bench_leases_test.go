@@ -64,8 +64,8 @@ func benchLeaseRate(b *testing.B, t *table) {
 	t.spread(fmt.Sprintf("etcd 3.4, create if absent, %d callers on a follower of three", leaseCallers), "/s", *etcdRate[1], bar{})
 	t.spread("  each caller waits", "ms", etcdEach, bar{})
 	t.spread(fmt.Sprintf("  over %d connections", etcdConns), "/s", *etcdRate[etcdConns], bar{})
-	t.ratio("leases / etcd's", rate, *etcdRate[1], bar{p50: 5, atLeast: true})
-	t.ratio(fmt.Sprintf("  over %d connections", etcdConns), rate, *etcdRate[etcdConns], bar{
+	t.pairs("leases / etcd's", rate, *etcdRate[1], bar{p50: 5, atLeast: true})
+	t.pairs(fmt.Sprintf("  over %d connections", etcdConns), rate, *etcdRate[etcdConns], bar{
 		p50: 5, atLeast: true, explained: "a program has one client of etcd's, and that has one connection",
 	})
 	t.spread("one lease after the other, on the follower", "ms", serial, bar{})

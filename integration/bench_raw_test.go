@@ -24,10 +24,11 @@ import (
 // filtered, adopted or undone.
 
 // rawGateway is what a routed container's default route leads to.
-var rawGateway = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+var rawGateway = netsetup.RoutedGateway
 
 const (
 	vethInfoPeer = 1 // VETH_INFO_PEER of linux/veth.h
+	addrGenNone  = 1 // IN6_ADDR_GEN_MODE_NONE of linux/if_link.h
 	rawProtocol  = unix.RTPROT_STATIC
 )
 
@@ -44,52 +45,55 @@ type rawJob struct {
 type rawWorker struct {
 	b      *testing.B
 	bridge int // index
-	jobs   chan rawJob
-	took   chan time.Duration
+	work   chan func(attach func(rawJob))
+	done   chan struct{}
 }
 
 // newRawWorker starts a thread whose pairs have their host end in the namespace hostns.
 func newRawWorker(b *testing.B, hostns, bridge int) *rawWorker {
 	b.Helper()
-	w := &rawWorker{b: b, bridge: bridge, jobs: make(chan rawJob), took: make(chan time.Duration)}
+	w := &rawWorker{b: b, bridge: bridge, work: make(chan func(func(rawJob))), done: make(chan struct{})}
 	ready := make(chan error)
-	go func() {
-		defer close(w.took)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			ready <- err
-			return
-		}
-		defer unix.Close(own)
-		host, err := openRaw(hostns, own)
-		ready <- err
-		if err != nil {
-			return
-		}
-		defer host.close()
-		for job := range w.jobs {
-			start := time.Now()
-			if err := w.attach(host, own, job); err != nil {
-				b.Error(fmt.Errorf("by hand: %w", err))
-			}
-			w.took <- time.Since(start)
-		}
-	}()
+	go w.run(hostns, ready)
 	if err := <-ready; err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		close(w.jobs)
-		<-w.took
+		close(w.work)
+		<-w.done
 	})
 	return w
 }
 
-// do attaches one and returns how long that took.
-func (w *rawWorker) do(job rawJob) time.Duration {
-	w.jobs <- job
-	return <-w.took
+func (w *rawWorker) run(hostns int, ready chan<- error) {
+	defer close(w.done)
+	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		ready <- err
+		return
+	}
+	defer unix.Close(own)
+	host, err := openRaw(hostns, own)
+	ready <- err
+	if err != nil {
+		return
+	}
+	defer host.close()
+	for work := range w.work {
+		work(func(job rawJob) {
+			if err := w.attach(host, own, job); err != nil {
+				w.b.Error(fmt.Errorf("by hand: %w", err))
+			}
+		})
+		w.done <- struct{}{}
+	}
+}
+
+// do runs work on the thread.
+func (w *rawWorker) do(work func(attach func(rawJob))) {
+	w.work <- work
+	<-w.done
 }
 
 func (w *rawWorker) attach(host *rawConn, own int, job rawJob) error {
@@ -116,7 +120,7 @@ func (w *rawWorker) attach(host *rawConn, own int, job rawJob) error {
 	}
 	up := [][]byte{rawNoIPv6(ends[0]), rawMessage(unix.RTM_NEWLINK, 0, rawLink(ends[0], unix.IFF_UP))}
 	if job.mode == ipam.ModeRouted {
-		up = append(up, rawRoute(ends[0], job.addr, 32, netip.Addr{}, unix.RT_SCOPE_LINK))
+		up = append(up, rawNeigh(ends[0], job.addr, mac), rawRoute(ends[0], job.addr, 32, netip.Addr{}, rawGateway))
 	}
 	if err := host.do(nil, up...); err != nil {
 		return fmt.Errorf("host's end: %w", err)
@@ -155,22 +159,36 @@ func rawInside(job rawJob, index int, gateway net.HardwareAddr) [][]byte {
 		rawMessage(unix.RTM_NEWLINK, 0, rawLink(1, unix.IFF_UP)),
 	}
 	if job.mode == ipam.ModeRouted {
-		neigh := rawConcat([]byte{unix.AF_INET, 0, 0, 0}, rawUint(index), []byte{unix.NUD_PERMANENT, 0, 0, 0})
-		out = append(out,
-			rawMessage(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, rawConcat(neigh, rawAttr(unix.NDA_DST, via.AsSlice()), rawAttr(unix.NDA_LLADDR, gateway))),
-			rawRoute(index, via, 32, netip.Addr{}, unix.RT_SCOPE_LINK))
+		out = append(out, rawNeigh(index, via, gateway))
 	}
-	return append(out, rawRoute(index, netip.IPv4Unspecified(), 0, via, unix.RT_SCOPE_UNIVERSE))
+	return append(out, rawRoute(index, netip.IPv4Unspecified(), 0, via, netip.Addr{}))
 }
 
-func rawRoute(index int, dst netip.Addr, bits byte, via netip.Addr, scope byte) []byte {
-	m := []byte{unix.AF_INET, bits, 0, 0, unix.RT_TABLE_MAIN, rawProtocol, scope, unix.RTN_UNICAST, 0, 0, 0, 0}
+// rawNeigh is an entry for a neighbour that never needs to be asked for.
+func rawNeigh(index int, ip netip.Addr, mac net.HardwareAddr) []byte {
+	fixed := rawConcat([]byte{unix.AF_INET, 0, 0, 0}, rawUint(index), []byte{unix.NUD_PERMANENT, 0, 0, 0})
+	return rawMessage(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, rawConcat(fixed, rawAttr(unix.NDA_DST, ip.AsSlice()), rawAttr(unix.NDA_LLADDR, mac)))
+}
+
+// rawRoute leads to a gateway that is on the link, or, without one, to the link, then
+// with the address that the host speaks from.
+func rawRoute(index int, dst netip.Addr, bits byte, via, src netip.Addr) []byte {
+	scope := byte(unix.RT_SCOPE_LINK)
+	if via.IsValid() {
+		scope = unix.RT_SCOPE_UNIVERSE
+	}
+	m := []byte{unix.AF_INET, bits, 0, 0, unix.RT_TABLE_MAIN, rawProtocol, scope, unix.RTN_UNICAST}
+	m = append(m, rawUint(0)...)
+	if via.IsValid() {
+		endian.NativeEndian.PutUint32(m[8:], unix.RTNH_F_ONLINK)
+		m = append(m, rawAttr(unix.RTA_GATEWAY, via.AsSlice())...)
+	}
 	m = append(m, rawAttr(unix.RTA_OIF, rawUint(index))...)
 	if bits > 0 {
 		m = append(m, rawAttr(unix.RTA_DST, dst.AsSlice())...)
 	}
-	if via.IsValid() {
-		m = append(m, rawAttr(unix.RTA_GATEWAY, via.AsSlice())...)
+	if src.IsValid() {
+		m = append(m, rawAttr(unix.RTA_PREFSRC, src.AsSlice())...)
 	}
 	return rawMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m)
 }
@@ -178,7 +196,7 @@ func rawRoute(index int, dst netip.Addr, bits byte, via netip.Addr, scope byte) 
 // rawNoIPv6 keeps the kernel from giving the link an IPv6 address. Else each of a
 // thousand ports sends its first packets to all others, and that is most of the work.
 func rawNoIPv6(index int) []byte {
-	mode := rawAttr(8 /* IFLA_INET6_ADDR_GEN_MODE */, []byte{1 /* IN6_ADDR_GEN_MODE_NONE */})
+	mode := rawAttr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{addrGenNone})
 	return rawMessage(unix.RTM_NEWLINK, 0, rawConcat(rawLink(index, 0), rawAttr(unix.IFLA_AF_SPEC, rawAttr(unix.AF_INET6, mode))))
 }
 

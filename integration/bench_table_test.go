@@ -94,6 +94,16 @@ func (t *table) ratio(what string, over, under samples, b bar) {
 	}
 }
 
+// pairs adds a row of the quotients of what was measured in one turn each: where a turn is
+// long, what else the machine does is the same in a pair and another in the next.
+func (t *table) pairs(what string, over, under samples, b bar) {
+	var quotients samples
+	for i := range min(len(over), len(under)) {
+		quotients = append(quotients, over[i]/under[i])
+	}
+	t.spread(what, "×", quotients, b)
+}
+
 // judgeRow says whether the row keeps its bar, and which direction is better.
 func judgeRow(r *row, b bar) {
 	sign, holds := "≤", func(v, limit float64) bool { return v <= limit }

@@ -14,7 +14,7 @@ func BenchmarkTable(b *testing.B) {
 		name  string
 		bench func(*testing.B, *table)
 	}{
-		{"Attach", benchAttachSection}, {"Leases", benchLeaseRate}, {"Node", benchOneNode}, {"Ready", benchReady}, {"Runtime", benchRuntime}, {"Join", benchJoin},
+		{"Attach", benchAttachSection}, {"Leases", benchLeaseRate}, {"State", benchState}, {"Node", benchOneNode}, {"Ready", benchReady}, {"Runtime", benchRuntime}, {"Join", benchJoin},
 		{"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Cluster", benchCluster}, {"Throughput", benchThroughput},
 	} {
 		t.section(b, s.name, s.bench)
