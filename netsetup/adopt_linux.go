@@ -42,6 +42,9 @@ func (a *attachment) adopt(index int) (done bool, err error) {
 		return false, err
 	}
 	a.name, a.index, a.peer, a.t.Adopted = l.Name, l.Index, l.Peer, true
+	if err := a.admit(); err != nil {
+		return false, err
+	}
 	if err := a.repairGuest(); err != nil {
 		return false, err
 	}

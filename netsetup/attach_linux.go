@@ -255,6 +255,11 @@ func (a *attachment) configure() error {
 		return err
 	}
 	mark := time.Now()
+	if err := a.admit(); err != nil {
+		return err
+	}
+	a.t.Guard = time.Since(mark)
+	mark = time.Now()
 	alias := nlx.SetLink(a.index).Bytes(unix.IFLA_IFALIAS, []byte(a.alias))
 	r, err := a.host.Do(a.n.layout.host(a, alias)...)
 	if err := firstError(r, err); err != nil {

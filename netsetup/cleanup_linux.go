@@ -12,10 +12,10 @@ import (
 
 // Cleanup removes everything of ours from the host namespace: endpoints of
 // whatever node identity, the bridge, the exception in iptables, the forwarding
-// that we switched on, the nftables table. It goes on past failures and may be
+// that we switched on, the nftables tables. It goes on past failures and may be
 // repeated. Containers lose their network. It needs no subnet; Run must not run.
 func (n *Network) Cleanup(ctx context.Context) error {
-	err := errors.Join(n.cleanLinks(ctx), n.cleanForwarding(ctx), n.forward(ctx, true))
+	err := errors.Join(n.cleanLinks(ctx), n.guard.remove(), n.cleanForwarding(ctx), n.forward(ctx, true))
 	if err != nil {
 		return fmt.Errorf("clean up host network: %w", err)
 	}

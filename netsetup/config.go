@@ -47,6 +47,10 @@ type Config struct {
 	// under the host's address.
 	Masquerade bool
 
+	// AgentPorts are the TCP ports that the agent listens on, 0.0.0.0 for all
+	// addresses. No container reaches them. Nil: none.
+	AgentPorts []netip.AddrPort
+
 	// HostNS is the namespace that holds the bridge; nil: the namespace of the
 	// goroutine that calls New. It is only read by New.
 	HostNS *os.File

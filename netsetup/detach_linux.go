@@ -79,6 +79,9 @@ func (n *Network) detach(ctx context.Context, owner ipam.Owner) error {
 		}
 	}
 	n.table.drop(p.HostIndex)
+	if err := n.guard.dismiss(p.HostIndex); err != nil {
+		return err
+	}
 	if err := n.flush.do(p.Addr); err != nil {
 		// The address is free all the same: flows time out by themselves.
 		n.log.Warn("connections of a released address may linger", "address", p.Addr, "err", err)
@@ -185,6 +188,7 @@ func (n *Network) removeLink(index int) error {
 // nobody else uses.
 func (n *Network) deleteLinks(indexes []int) []error {
 	errs := make([]error, len(indexes))
+	defer func() { errs[0] = errors.Join(errs[0], n.dismissGone(indexes, errs)) }()
 	c, err := n.conn()
 	if err != nil {
 		return fill(errs, err)
@@ -195,7 +199,7 @@ func (n *Network) deleteLinks(indexes []int) []error {
 		errs[0] = firstError(r, err, unix.ENODEV)
 		return errs
 	}
-	group := 1<<30 | rand.Uint32N(1<<30)
+	group := leavingGroup | rand.Uint32N(leavingGroup)
 	for start := 0; start < len(indexes); start += deleteBatch {
 		part := indexes[start:min(start+deleteBatch, len(indexes))]
 		msgs := make([]*nlx.Message, len(part))
@@ -214,6 +218,17 @@ func (n *Network) deleteLinks(indexes []int) []error {
 		return fill(errs, err)
 	}
 	return errs
+}
+
+// dismissGone takes the rights of the links that could be deleted.
+func (n *Network) dismissGone(indexes []int, errs []error) error {
+	var gone []int
+	for i, index := range indexes {
+		if errs[i] == nil {
+			gone = append(gone, index)
+		}
+	}
+	return n.guard.dismiss(gone...)
 }
 
 func fill(errs []error, err error) []error {

@@ -29,6 +29,7 @@ type Endpoint struct {
 type Timing struct {
 	Open  time.Duration // socket in the container's namespace
 	Link  time.Duration // the veth request
+	Guard time.Duration // the right to speak for its address
 	Host  time.Duration // alias, host end up
 	Guest time.Duration // the container's addresses, routes, interfaces up
 	Total time.Duration

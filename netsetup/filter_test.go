@@ -118,7 +118,7 @@ func testUserOpenedUplinkIn(t *testing.T, mode func(*Config)) {
 	b := newBed(t, mode)
 	b.host.Run(t, "sysctl", "net.ipv4.conf.eth0.forwarding=1")
 	b.ensure()
-	if out := b.host.Run(t, "nft", "list", "ruleset"); strings.Contains(out, "drop") {
+	if out := b.host.Run(t, "nft", "list", "table", "inet", "stellar"); strings.Contains(out, "drop") {
 		t.Errorf("guarded: %s", out)
 	}
 	if err := b.n.Cleanup(t.Context()); err != nil {

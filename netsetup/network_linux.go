@@ -66,6 +66,7 @@ type Network struct {
 
 	syncMu     sync.Mutex // guards the repair of bridge, sysctls, filter and forward rule
 	filter     *filter
+	guard      *guard // has its own lock
 	fwd        forwarding
 	backends   []*backend
 	seed       maphash.Seed // of the fingerprints of legacy iptables
@@ -98,9 +99,9 @@ func New(cfg Config) (_ *Network, err error) {
 	if n.gate, err = newGate(n.host, cfg.ForbiddenPIDs); err != nil {
 		return nil, err
 	}
-	n.filter = newFilter(n.hostFD(), cfg)
 	_, err = os.Stat("/proc/sys/net/ipv6")
 	n.ipv6 = err == nil
+	n.filter, n.guard = newFilter(n.hostFD(), cfg), newGuard(n.hostFD(), cfg, n.ipv6)
 	return n, nil
 }
 
@@ -139,6 +140,9 @@ func (n *Network) Close() error {
 		default:
 		}
 		break
+	}
+	if n.guard != nil {
+		n.guard.close()
 	}
 	if n.gate != nil {
 		n.gate.close()
@@ -235,6 +239,11 @@ func (n *Network) load(ctx context.Context) error {
 			}
 		}
 	}
+	if n.cfg.Subnet.IsValid() {
+		if err := n.syncGuard(ctx); err != nil {
+			return err
+		}
+	}
 	n.loaded.Store(true)
 	return nil
 }
@@ -257,7 +266,7 @@ func (n *Network) Ensure(ctx context.Context) error {
 	if err := n.load(ctx); err != nil {
 		return err
 	}
-	if err := n.syncPorts(ctx); err != nil {
+	if err := errors.Join(n.syncPorts(ctx), n.syncGuard(ctx)); err != nil {
 		return err
 	}
 	n.ensured.Store(true)

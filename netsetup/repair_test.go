@@ -41,7 +41,14 @@ func TestRepair(t *testing.T) {
 		{"table deleted", []string{"nft", "delete", "table", "inet", "stellar"}, "filter", "masquerade", []string{"nft", "list", "ruleset"}},
 		{"ruleset flushed", []string{"nft", "flush", "ruleset"}, "filter", "masquerade", []string{"nft", "list", "ruleset"}},
 		{"chain flushed", []string{"nft", "flush", "chain", "inet", "stellar", "postrouting"}, "filter", "masquerade", []string{"nft", "list", "ruleset"}},
-		{"guard's set emptied", []string{"nft", "flush", "set", "inet", "stellar", "opened"}, "filter", `elements = { "eth0" }`, []string{"nft", "list", "ruleset"}},
+		{"guard deleted", []string{"nft", "delete", "table", "bridge", "stellar"}, "filter", port, []string{"nft", "list", "set", "bridge", "stellar", "endpoints"}},
+		{"guard asleep", []string{"nft", "add table bridge stellar { flags dormant; }"}, "filter", "type ifname", []string{"sh", "-c", "nft list table bridge stellar | grep -v dormant && ! nft list table bridge stellar | grep dormant"}},
+		{"guard without elements", []string{"nft", "flush", "set", "bridge", "stellar", "endpoints"}, "filter", port, []string{"nft", "list", "set", "bridge", "stellar", "endpoints"}},
+		{"guard's last rule", []string{"nft", "flush", "chain", "bridge", "stellar", "endpoint"}, "filter", "everything else", []string{"nft", "list", "table", "bridge", "stellar"}},
+		{"rule before the guard's", []string{"nft", "insert", "rule", "bridge", "stellar", "endpoint", "accept"}, "filter", "everything else", []string{"sh", "-c", "! nft list chain bridge stellar endpoint | grep -w '^[[:space:]]*accept' && nft list chain bridge stellar endpoint"}},
+		{"guard of the host deleted", []string{"nft", "delete", "table", "ip", "stellar"}, "filter", "past the bridge", []string{"nft", "list", "table", "ip", "stellar"}},
+		{"guard against ARP deleted", []string{"nft", "delete", "table", "arp", "stellar"}, "filter", "past the bridge", []string{"nft", "list", "table", "arp", "stellar"}},
+		{"opened set emptied", []string{"nft", "flush", "set", "inet", "stellar", "opened"}, "filter", `elements = { "eth0" }`, []string{"nft", "list", "ruleset"}},
 		{"bridge forwarding", []string{"sysctl", "net.ipv4.conf.stellar0.forwarding=0"}, "bridge", "= 1", []string{"sysctl", "net.ipv4.conf.stellar0.forwarding"}},
 		{"uplink forwarding", []string{"sysctl", "net.ipv4.conf.eth0.forwarding=0"}, "forwarding", "= 1", []string{"sysctl", "net.ipv4.conf.eth0.forwarding"}},
 		{"IPv6 on the bridge", []string{"sysctl", "net.ipv6.conf.stellar0.disable_ipv6=0"}, "bridge", "= 1", []string{"sysctl", "net.ipv6.conf.stellar0.disable_ipv6"}},
@@ -230,7 +237,7 @@ func testRouterComesAndGoesIn(t *testing.T, mode func(*Config)) {
 	for range 2 {
 		b.host.Run(t, "sysctl", "net.ipv4.ip_forward=1")
 		eventually(t, repairLimit, "guard removed", func() error {
-			if err := b.hostSays("drop", "nft", "list", "ruleset"); err == nil {
+			if err := b.hostSays("drop", "nft", "list", "table", "inet", "stellar"); err == nil {
 				return fmt.Errorf("still guarded")
 			}
 			return nil
@@ -245,7 +252,7 @@ func testRouterComesAndGoesIn(t *testing.T, mode func(*Config)) {
 			if got := b.sysctl("net.ipv4.conf.eth0.forwarding") + b.sysctl("net.ipv4.conf."+inner+".forwarding"); got != "11" {
 				return fmt.Errorf("forwarding %s", got)
 			}
-			return b.hostSays("drop", "nft", "list", "ruleset")
+			return b.hostSays("drop", "nft", "list", "table", "inet", "stellar")
 		})
 		mustPing(t, c, "192.0.2.254")
 	}

@@ -61,6 +61,7 @@ type watch struct {
 	n          *Network
 	gen        *nlx.Conn
 	generation uint32 // of the rules, at the last check
+	commits    uint32 // of the guard, at the last check: they raise the generation, too
 	portsOf    int64  // the layout's version when the ports were last looked at
 	wake       chan struct{}
 
@@ -74,6 +75,7 @@ type news struct {
 	shared  bool         // what all endpoints share
 	uplinks bool         // default routes
 	ports   map[int]bool // host ends that looked wrong
+	gone    []int        // host ends that were deleted
 	overrun bool         // some notifications were lost: anything may have happened
 }
 
@@ -157,7 +159,11 @@ func (w *watch) link(typ uint16, body []byte) {
 	case typ == unix.RTM_DELLINK:
 		// Who waits for the end of this link is woken here, without delay.
 		w.forget(l.Index)
-		if p, ok := w.n.table.drop(l.Index); ok && !p.leaving && !w.n.table.held(p.Owner) {
+		p, ok := w.n.table.drop(l.Index)
+		if ok {
+			w.note(func(s *news) { s.gone = append(s.gone, l.Index) })
+		}
+		if ok && !p.leaving && !w.n.table.held(p.Owner) {
 			w.n.log.Info("endpoint link disappeared", "owner", p.Owner, "interface", p.HostIfname)
 			w.n.cfg.OnLost(p.Endpoint)
 		}
@@ -207,7 +213,7 @@ func (w *watch) act(ctx context.Context) error {
 		w.n.log.Warn("notifications lost, comparing everything")
 		return w.audit(ctx)
 	}
-	var errs []error
+	errs := []error{w.n.guard.dismiss(s.gone...)}
 	if s.shared || s.uplinks {
 		errs = append(errs, w.n.layout.sync(ctx))
 	}
@@ -230,9 +236,10 @@ func (w *watch) poll(ctx context.Context) error {
 	if !right {
 		errs = append(errs, w.n.layout.sync(ctx), w.n.syncFilter(ctx))
 	}
+	commits := w.n.guard.commits.Load()
 	gen, err := w.gen.RulesetGeneration()
 	errs = append(errs, err)
-	if err == nil && gen != w.generation {
+	if err == nil && gen-w.generation != commits-w.commits {
 		errs = append(errs, w.rules(ctx))
 	} else if changed, err := w.n.legacyChanged(); changed || err != nil {
 		errs = append(errs, err, w.n.syncForward(ctx))
@@ -261,6 +268,7 @@ func (w *watch) ports(ctx context.Context) error {
 // Its own changes raise the generation too, so it is read before them: one more
 // comparison follows and finds nothing.
 func (w *watch) rules(ctx context.Context) error {
+	commits := w.n.guard.commits.Load()
 	gen, err := w.gen.RulesetGeneration()
 	if err != nil {
 		return err
@@ -268,7 +276,12 @@ func (w *watch) rules(ctx context.Context) error {
 	if err := errors.Join(w.n.syncFilter(ctx), w.n.syncForward(ctx)); err != nil {
 		return err
 	}
-	w.generation = gen
+	if w.n.loaded.Load() { // before, it is not known who may speak
+		if err := w.n.syncGuard(ctx); err != nil {
+			return err
+		}
+	}
+	w.generation, w.commits = gen, commits
 	return nil
 }
 
@@ -291,7 +304,7 @@ func (w *watch) audit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(w.n.layout.sync(ctx), w.rules(ctx), w.n.load(ctx), w.ports(ctx))
+	err = errors.Join(w.n.layout.sync(ctx), w.rules(ctx), w.n.load(ctx), w.ports(ctx), w.n.syncGuard(ctx))
 	if err == nil {
 		w.n.ensured.Store(true)
 	}

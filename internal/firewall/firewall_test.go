@@ -265,3 +265,24 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestGuardIsNotJudged: what the agent itself keeps containers from is no
+// misfortune of the packet, except in its other table.
+func TestGuardIsNotJudged(t *testing.T) {
+	t.Parallel()
+	for family, want := range map[string]int{"bridge": 0, "ip": 0, "inet": 1} {
+		doc := `{"nftables":[{"chain":{"family":"` + family + `","table":"stellar","name":"f","type":"filter","hook":"forward","prio":0,"policy":"accept"}},
+			{"rule":{"family":"` + family + `","table":"stellar","chain":"f","handle":7,"expr":[` + drop + `]}}]}`
+		rs, err := ParseNFT([]byte(doc), "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hook := forward
+		if family == "bridge" {
+			hook.Family = "bridge"
+		}
+		if got := rs.Judge(hook, out); len(got) != want {
+			t.Errorf("%s stellar: %+v", family, got)
+		}
+	}
+}

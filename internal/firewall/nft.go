@@ -11,7 +11,9 @@ import (
 
 // ParseNFT reads what `nft -j list ruleset` prints; text is what `nft -a list
 // ruleset` prints, from which people are shown the rules ("": they are shown as JSON).
-// Tables of the families in skip are left out: another program lists them better.
+// Tables of the families in skip are left out: another program lists them better. So
+// are the tables that keep containers from speaking for others: what passes there is
+// the agent's word, which compares them every second.
 func ParseNFT(data []byte, text string, skip func(family, table string) bool) (Ruleset, error) {
 	var doc struct {
 		Nftables []struct {
@@ -24,8 +26,9 @@ func ParseNFT(data []byte, text string, skip func(family, table string) bool) (R
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return Ruleset{}, fmt.Errorf("read nftables: %w", err)
 	}
-	if skip == nil {
-		skip = func(string, string) bool { return false }
+	given := skip
+	skip = func(family, table string) bool {
+		return isGuard(family, table) || given != nil && given(family, table)
 	}
 	var out Ruleset
 	shown, devices := ruleTexts(text)
@@ -64,6 +67,9 @@ func ParseNFT(data []byte, text string, skip func(family, table string) bool) (R
 	}
 	return out, nil
 }
+
+// isGuard recognises the tables of netsetup's guard; `inet stellar` is another matter.
+func isGuard(family, table string) bool { return table == "stellar" && family != "inet" }
 
 type nftChain struct {
 	Family, Table, Name, Type, Hook, Policy string

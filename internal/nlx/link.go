@@ -126,6 +126,12 @@ func (c *Conn) LinkByName(name string) (Link, error) {
 	return c.getLink(NewMessage(unix.RTM_GETLINK, 0).Raw(ifinfomsg(0, 0, 0)).String(unix.IFLA_IFNAME, name))
 }
 
+// LinkIn returns an interface of the namespace that the socket's namespace knows
+// as nsid.
+func (c *Conn) LinkIn(nsid, index int) (Link, error) {
+	return c.getLink(NewMessage(unix.RTM_GETLINK, 0).Raw(ifinfomsg(index, 0, 0)).Uint32(unix.IFLA_TARGET_NETNSID, uint32(nsid)))
+}
+
 func (c *Conn) getLink(m *Message) (Link, error) {
 	r, err := c.Do(m)
 	if err != nil {

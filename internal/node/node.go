@@ -248,7 +248,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 		Hold:             holdOf(p.hold),
 		IgnoreNamespaces: n.opts.Config.Containerd.IgnoreNamespaces,
 	})
-	p.routes = routes.New(routes.Config{Namespace: -1, Wants: p.wants(n.id, n.opts.Config.Bridge), Logger: n.log, OnRound: n.meters.routed, OnRepair: func(r routes.Route) {
+	p.routes = routes.New(routes.Config{Namespace: -1, Wants: n.guardNodes(p, p.wants(n.id, n.opts.Config.Bridge)), Logger: n.log, OnRound: n.meters.routed, OnRepair: func(r routes.Route) {
 		n.meters.repairs.WithLabelValues("route").Inc()
 		p.agent.Record("repair", r.Destination.String(), "route restored")
 	}})

@@ -36,6 +36,7 @@ func (n *Node) netConfig(p *parts) netsetup.Config {
 		Uplinks: uplinks,
 		Node:    n.id.ID, Network: p.network.Prefix, Subnet: p.subnet.Prefix, Gateway: p.subnet.Gateway(),
 		Mode: p.subnet.Mode, MTU: n.opts.Config.MTU, Bridge: n.opts.Config.Bridge, Masquerade: n.opts.Config.Masquerade,
+		AgentPorts:    n.agentPorts(),
 		Logger:        n.log,
 		ForbiddenPIDs: n.containerdPID.list,
 		OnRepair: func(what, subject string) {
