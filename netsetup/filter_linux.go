@@ -23,6 +23,9 @@ const (
 	// openedSet lists the interfaces whose forwarding we switched on. It is what
 	// the guard works with and, for a later process, the record of what we did.
 	openedSet = "opened"
+	// Numbers of sets inside one transaction. Given by us, for the library counts
+	// them in a variable that transactions at the same time would share.
+	openedSetID, endpointSetID, nodeSetID = 1, 2, 3
 
 	chainWayOut = "postrouting"
 	chainGuard  = "forward"
@@ -196,7 +199,7 @@ func (f *filter) addWayOut(c *nftables.Conn, t *nftables.Table) {
 }
 
 func (f *filter) addGuard(c *nftables.Conn, t *nftables.Table, opened []string) error {
-	set := &nftables.Set{Table: t, Name: openedSet, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+	set := &nftables.Set{Table: t, Name: openedSet, ID: openedSetID, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
 	var elements []nftables.SetElement
 	for _, name := range opened {
 		elements = append(elements, nftables.SetElement{Key: ifname(name)})

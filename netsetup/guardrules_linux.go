@@ -209,7 +209,7 @@ func (r rules) ipTable(elements []nftables.SetElement) error {
 // container looks like its own node.
 func (r rules) forwardChain() error {
 	nodes := &nftables.Set{
-		Table: r.t, Name: nodeSet, Concatenation: true,
+		Table: r.t, Name: nodeSet, ID: nodeSetID, Concatenation: true,
 		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
 	}
 	var elements []nftables.SetElement
@@ -255,7 +255,7 @@ func (r rules) add(chain *nftables.Chain, what string, parts ...[]expr.Any) {
 
 func (r rules) endpoints(elements []nftables.SetElement) (*nftables.Set, error) {
 	set := &nftables.Set{
-		Table: r.t, Name: endpointSet, Concatenation: true,
+		Table: r.t, Name: endpointSet, ID: endpointSetID, Concatenation: true,
 		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr),
 	}
 	return set, r.addSet(set, elements)
