@@ -78,7 +78,7 @@ func state(t *testing.T, ns *testx.NetNS) string {
 	for _, args := range [][]string{{"link"}, {"address"}, {"route", "show", "table", "all"}} {
 		out.WriteString(ns.Run(t, "ip", args...))
 	}
-	out.WriteString(ns.Run(t, "nft", "list", "ruleset"))
+	out.WriteString(ns.Run(t, "nft", "-s", "list", "ruleset")) // -s: without counters
 	return carrier.ReplaceAllString(out.String(), "")
 }
 

@@ -100,6 +100,9 @@ func (g *guard) set() nlx.Set {
 // replace puts the tables as a whole into the transaction: add, delete, add, for
 // the delete needs a table to be there.
 func (r rules) replace(elements []nftables.SetElement) error {
+	if r.mode == ipam.ModeRouted {
+		r.leaveBridge()
+	}
 	for _, family := range r.families() {
 		r.t = &nftables.Table{Name: filterTable, Family: family}
 		r.c.AddTable(r.t)
@@ -121,6 +124,20 @@ func (r rules) replace(elements []nftables.SetElement) error {
 		}
 	}
 	return nil
+}
+
+// leaveBridge deletes the table that bridge mode has left. A kernel may lack that
+// family, so it is named only when there is something.
+func (r rules) leaveBridge() {
+	tables, err := r.c.ListTablesOfFamily(nftables.TableFamilyBridge)
+	if err != nil {
+		return // no such family, no such table
+	}
+	for _, t := range tables {
+		if t.Name == filterTable {
+			r.c.DelTable(t)
+		}
+	}
 }
 
 // bridgeTable judges every frame that a port of ours hands to the bridge. The
@@ -175,7 +192,7 @@ func (r rules) senders(chain *nftables.Chain, set *nftables.Set) {
 func (r rules) ipTable(elements []nftables.SetElement) error {
 	first := r.base(chainFirst, nftables.ChainHookPrerouting, guardPriority)
 	if r.mode == ipam.ModeBridge {
-		r.add(first, "past the bridge", fromOurs(), notBridge(r.bridge), counted(), drop())
+		r.add(first, "past the bridge", fromOurs(), notBy(r.bridge), counted(), drop())
 	} else {
 		endpoint := r.c.AddChain(&nftables.Chain{Name: chainEndpoint, Table: r.t})
 		set, err := r.endpoints(elements)
@@ -199,7 +216,7 @@ func (r rules) ipTable(elements []nftables.SetElement) error {
 	input := r.base(chainInput, nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	jump := []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: agent.Name}}
 	r.add(input, "from this node's containers", fromOurs(), jump)
-	r.add(input, "from other nodes' containers", matchName(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo"),
+	r.add(input, "from other nodes' containers", notBy("lo"),
 		matchPrefix(offsetSaddr, expr.CmpOpEq, r.network), jump)
 
 	return r.forwardChain()
@@ -239,7 +256,7 @@ func (r rules) arpTable() {
 	input := r.base(chainInput, nftables.ChainHookRef(hookARPInput), nftables.ChainPriorityFilter)
 	from := fromOurs()
 	if r.mode == ipam.ModeBridge {
-		from = slices.Concat(from, notBridge(r.bridge))
+		from = slices.Concat(from, notBy(r.bridge))
 	}
 	r.add(input, "past the bridge", from, counted(), drop())
 	r.add(input, "links that are being deleted", leaving(), drop())
@@ -295,8 +312,11 @@ func leaving() []expr.Any {
 	}
 }
 
-func notBridge(name string) []expr.Any {
-	return matchName(expr.MetaKeyIIFNAME, expr.CmpOpNeq, name)
+func notBy(name string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: ifname(name)},
+	}
 }
 
 func load(base expr.PayloadBase, offset, length uint32) []expr.Any {

@@ -103,14 +103,14 @@ func testSteadyIn(t *testing.T, mode func(*Config)) {
 	if err := start(); err != nil {
 		t.Fatal(err)
 	}
-	rules := b.host.Run(t, "nft", "-a", "list", "ruleset")
+	rules := b.host.Run(t, "nft", "-a", "-s", "list", "ruleset")
 	time.Sleep(2500 * time.Millisecond)
 	_ = events.Process.Kill()
 	_ = events.Wait()
 	if out.Len() > 0 {
 		t.Errorf("something was written:\n%s", out)
 	}
-	if now := b.host.Run(t, "nft", "-a", "list", "ruleset"); now != rules {
+	if now := b.host.Run(t, "nft", "-a", "-s", "list", "ruleset"); now != rules {
 		t.Errorf("rules were written:\n%s", now)
 	}
 	b.quiet()
