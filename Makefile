@@ -13,7 +13,8 @@ export GOFLAGS := -tags=$(TAGS)
 
 UNIT   := $(shell $(GO) list ./... 2>/dev/null | grep -vE '/(netsetup|routes|integration|events)(/|$$)|internal/(check|nlx|nsx|ping|testx|hold|web)|stellar/packaging$$')
 KERNEL := ./netsetup/... ./routes/... ./internal/nlx/... ./internal/nsx/... ./internal/ping/... ./internal/check/...
-REAL   := ./events/... ./internal/testx/... ./internal/hold/... ./integration/... ./packaging/...
+REAL   := ./events/... ./internal/testx/... ./internal/hold/...
+NODES  := ./integration/... ./packaging/...
 
 .PHONY: help
 help: ## List every target
@@ -85,7 +86,8 @@ test-kernel: root ## Tests on the real kernel, in namespaces that they make
 
 .PHONY: test-integration
 test-integration: root build ## Tests with real containerd and runc, in namespaces that they make
-	$(GO) test -race -timeout 40m -p 1 -skip '^TestFault' $(REAL)
+	$(GO) test -race -timeout 15m -p 1 -skip '^TestFault' $(REAL)
+	$(GO) test -race -timeout 40m -p 2 -skip '^TestFault' $(NODES)
 
 .PHONY: test-faults
 test-faults: root build ## The fault suite, the tests TestFault… of all packages; prints what they measured (docs/reliability.md)
