@@ -28,6 +28,14 @@ func (s *State) checkDerived() error {
 			usage[k] = s.emptyUsage(k)
 		}
 	}
+	for k := range s.byNode.all() {
+		if sub, ok := s.subnets.get(k.SubnetKey); !ok || sub.State == SubnetFree || sub.Node != k.Node {
+			return fmt.Errorf("%s is listed as a subnet of %s", k.SubnetKey, k.Node.Short())
+		}
+	}
+	if s.byNode.len() != len(usage) {
+		return fmt.Errorf("%d subnets are some node's, %d are listed", len(usage), s.byNode.len())
+	}
 	fresh.usage, fresh.netNames = usage, s.netNames
 	var at subnetCursor
 	for k, r := range s.leases.all() {

@@ -121,6 +121,11 @@ func TestCheckFinds(t *testing.T) {
 		{"host name", leases(func(r *leaseRecord) { r.Text += " " }), "host name"},
 		{"owner twice", leases(func(r *leaseRecord) { *r = newLeaseRecord(owner("c1"), ""); r.State = Bound }), "two addresses"},
 		{"owner index", func(_ *testing.T, s *State) { s.byOwner["ghost"] = lease }, "held, by"},
+		{"subnets of a node", func(_ *testing.T, s *State) { s.byNode.delete(nodeSubnet{nodeID(1), held}) }, "are listed"},
+		{"subnets of another node", func(_ *testing.T, s *State) {
+			s.byNode.delete(nodeSubnet{nodeID(1), held})
+			s.byNode.set(nodeSubnet{nodeID(2), held}, struct{}{})
+		}, "is listed as a subnet of"},
 		{"usage", func(_ *testing.T, s *State) { s.countLease(held, Bound, 1) }, "usage"},
 		{"lease of no subnet", func(_ *testing.T, s *State) {
 			r := newLeaseRecord(owner("z"), "")

@@ -27,7 +27,7 @@ func (c RemoveNode) apply(t *tx) Result {
 	if !ok {
 		return Result{Err: fmt.Errorf("%s: %w", c.Node.Short(), ErrNodeNotFound)}
 	}
-	subnets := t.subnetsAfter(c.Node)
+	subnets := slices.Collect(t.subnetsAfter(c.Node))
 	if !c.Force {
 		for _, sub := range subnets {
 			if u := t.Usage(sub.SubnetKey); sub.State == Held && u.Used > 0 {
@@ -54,13 +54,6 @@ func (c RemoveNode) apply(t *tx) Result {
 func (t *tx) bury(n Node) {
 	t.putNode(Node{ID: n.ID, Name: n.Name, Removed: true, Joined: n.Joined})
 	t.forgetNode(n.ID)
-}
-
-// subnetsAfter collects the subnets that the node holds or left in quarantine.
-func (t *tx) subnetsAfter(id NodeID) []Subnet {
-	return slices.DeleteFunc(slices.Collect(t.Subnets()), func(s Subnet) bool {
-		return s.Node != id || s.State == SubnetFree
-	})
 }
 
 // freeSubnet empties a subnet and puts it back among those to be handed out.

@@ -182,6 +182,12 @@ var cmpOptions = gocmp.Options{
 	gocmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	gocmp.Comparer(func(a, b error) bool { return ErrorCode(a) == ErrorCode(b) }),
 	gocmp.AllowUnexported(derived{}, window{}),
+	gocmp.Transformer("entries", func(t tree[nodeSubnet, struct{}]) (keys []nodeSubnet) {
+		for k := range t.all() {
+			keys = append(keys, k)
+		}
+		return keys
+	}),
 }
 
 // deltaKinds returns the types of deltas by name.

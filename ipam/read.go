@@ -57,8 +57,22 @@ func (s *State) Subnet(k SubnetKey) (Subnet, bool) { return s.subnets.get(k) }
 // SubnetsOf yields the subnets that the node holds.
 func (s *State) SubnetsOf(id NodeID) iter.Seq[Subnet] {
 	return func(yield func(Subnet) bool) {
-		for _, sub := range s.subnets.all() {
-			if sub.State == Held && sub.Node == id && !yield(sub) {
+		for sub := range s.subnetsAfter(id) {
+			if sub.State == Held && !yield(sub) {
+				return
+			}
+		}
+	}
+}
+
+// subnetsAfter yields the subnets that the node holds or left in quarantine.
+func (s *State) subnetsAfter(id NodeID) iter.Seq[Subnet] {
+	return func(yield func(Subnet) bool) {
+		for k := range s.byNode.from(nodeSubnet{Node: id}) {
+			if k.Node != id {
+				return
+			}
+			if sub, _ := s.subnets.get(k.SubnetKey); !yield(sub) {
 				return
 			}
 		}

@@ -37,12 +37,13 @@ type clusterRecord struct {
 
 // derived is what is worked out from the tables; rebuild makes it anew.
 type derived struct {
-	byOwner  map[string]leaseKey    // owner's key → its active lease
-	byName   map[string]NodeID      // without removed nodes
-	usage    map[SubnetKey]Usage    // of subnets that are held or quarantined
-	blocks   map[string]blockCounts // network → its reservations
-	windows  map[NodeID]window      // what is remembered of each node
-	netNames map[uint32]string      // Network.ID → name
+	byOwner  map[string]leaseKey        // owner's key → its active lease
+	byName   map[string]NodeID          // without removed nodes
+	usage    map[SubnetKey]Usage        // of subnets that are held or quarantined
+	byNode   tree[nodeSubnet, struct{}] // the same subnets by their node
+	blocks   map[string]blockCounts     // network → its reservations
+	windows  map[NodeID]window          // what is remembered of each node
+	netNames map[uint32]string          // Network.ID → name
 }
 
 // Result is what one command answers.
@@ -84,6 +85,7 @@ func newDerived() derived {
 		byOwner:  make(map[string]leaseKey),
 		byName:   make(map[string]NodeID),
 		usage:    make(map[SubnetKey]Usage),
+		byNode:   newTree[nodeSubnet, struct{}](compareNodeSubnets),
 		blocks:   make(map[string]blockCounts),
 		windows:  make(map[NodeID]window),
 		netNames: make(map[uint32]string),
@@ -140,6 +142,7 @@ func (s *State) rebuild() {
 	for k, sub := range s.subnets.all() {
 		if sub.State != SubnetFree {
 			s.usage[k] = s.emptyUsage(k)
+			s.byNode.set(nodeSubnet{sub.Node, k}, struct{}{})
 		}
 	}
 	for k, r := range s.leases.all() {

@@ -70,6 +70,19 @@ func compareSubnetKeys(a, b SubnetKey) int {
 	return cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits())
 }
 
+// nodeSubnet is a subnet that is a node's: held, or left behind in quarantine.
+type nodeSubnet struct {
+	Node NodeID
+	SubnetKey
+}
+
+func compareNodeSubnets(a, b nodeSubnet) int {
+	if c := cmp.Compare(a.Node, b.Node); c != 0 {
+		return c
+	}
+	return compareSubnetKeys(a.SubnetKey, b.SubnetKey)
+}
+
 // Usage counts the addresses of a subnet. Total = Used + Cooling + Reserved + Free.
 type Usage struct {
 	Total    int

@@ -21,7 +21,7 @@ func (t *tables) reservationsIn(k SubnetKey) iter.Seq[Reservation] {
 		if !ok || !n.hasSubnet(k.Prefix) {
 			return
 		}
-		for bits := range k.Prefix.Bits() {
+		for bits := n.Prefix.Bits(); bits < k.Prefix.Bits(); bits++ { // none is larger than its network
 			p := netip.PrefixFrom(k.Prefix.Addr(), bits).Masked()
 			r, ok := t.reservations.get(reservationKey{k.Network, p, ReservedOperator})
 			if ok && !yield(r) {

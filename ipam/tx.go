@@ -46,6 +46,12 @@ func (t *tx) putNode(n Node) {
 }
 
 func (t *tx) putSubnet(sub Subnet) {
+	if old, ok := t.subnets.get(sub.SubnetKey); ok && old.State != SubnetFree {
+		t.byNode.delete(nodeSubnet{old.Node, old.SubnetKey})
+	}
+	if sub.State != SubnetFree {
+		t.byNode.set(nodeSubnet{sub.Node, sub.SubnetKey}, struct{}{})
+	}
 	t.subnets.set(sub.SubnetKey, sub)
 	if sub.State == SubnetFree {
 		delete(t.usage, sub.SubnetKey)
