@@ -44,6 +44,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) > 1 && os.Args[1] == manyVerb {
+		if err := serveMany(); err != nil {
+			log.Fatal(err)
+		}
+		os.Exit(0)
+	}
 	dir, err := os.MkdirTemp("", "stellar-test-")
 	if err != nil {
 		log.Fatal(err)
