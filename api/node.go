@@ -25,5 +25,6 @@ type Node struct {
 	// Endpoints is the number of attached addresses.
 	Endpoints int    `json:"endpoints"`
 	Version   string `json:"version"`
-	Self      bool   `json:"-"` // the node that answers
+	Mode      string `json:"mode"` // bridge or routed
+	Self      bool   `json:"-"`    // the node that answers
 }

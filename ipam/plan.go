@@ -11,7 +11,24 @@ const (
 	maxNetworkBits = 24 // 192.168.0.0/24
 	minSubnetBits  = 16 // 65,536 addresses on one node
 	maxSubnetBits  = 29 // 8 addresses: 5 containers in bridge mode
+
+	// bridgeSubnetBits is the largest subnet that one bridge can serve: it has at most
+	// 1,023 ports.
+	bridgeSubnetBits = 22
 )
+
+// ImpliedMode returns the mode of a node that is not configured for one, in a network
+// whose subnets have the prefix length bits.
+func ImpliedMode(bits int) Mode {
+	if ModeBridge.Carries(bits) {
+		return ModeBridge
+	}
+	return ModeRouted
+}
+
+// Carries reports whether a node in mode m can use all addresses of a subnet with the
+// prefix length bits.
+func (m Mode) Carries(bits int) bool { return m == ModeRouted || bits >= bridgeSubnetBits }
 
 // unusable are the blocks in which no network can work.
 var unusable = [...]struct {

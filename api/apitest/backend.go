@@ -334,7 +334,7 @@ func (b *Backend) Nodes(context.Context) ([]api.Node, error) {
 
 // node returns a member, or a tombstone with what it left in quarantine.
 func (b *Backend) node(n ipam.Node) api.Node {
-	a := api.Node{Name: n.Name, ID: string(n.ID), Address: n.Address, Status: api.NodeReady, Role: "server", Version: n.Version, Self: n.ID == NodeID}
+	a := api.Node{Name: n.Name, ID: string(n.ID), Address: n.Address, Status: api.NodeReady, Role: "server", Version: n.Version, Mode: n.Mode.String(), Self: n.ID == NodeID}
 	for s := range b.state.Subnets() {
 		if s.Node == n.ID && s.State != ipam.SubnetFree {
 			a.Subnet, a.Epoch = s.Prefix, s.Epoch.String()

@@ -90,19 +90,21 @@ type ClaimAnswer struct {
 
 // JoinRequest is what a node asks that wants to become a member.
 type JoinRequest struct {
-	TokenID    string
-	Secret     [16]byte // of the token; hashed before anything keeps it
-	CSR        []byte   // DER, PKCS #10
-	Node       ipam.NodeID
-	Name       string
-	MachineID  string
-	Address    string // host:port of its node-to-node port
-	Version    string
-	Mode       ipam.Mode
-	HostRanges []netip.Prefix // that its host already uses for something else
-	Replace    string         // name of a member whose place it takes; empty: none
-	Time       time.Time      // its clock
-	Follow     bool           // it wants no part in Raft
+	TokenID   string
+	Secret    [16]byte // of the token; hashed before anything keeps it
+	CSR       []byte   // DER, PKCS #10
+	Node      ipam.NodeID
+	Name      string
+	MachineID string
+	Address   string // host:port of its node-to-node port
+	Version   string
+	Mode      ipam.Mode
+	// ModeImplied: Mode is not configured, the cluster chooses.
+	ModeImplied bool
+	HostRanges  []netip.Prefix // that its host already uses for something else
+	Replace     string         // name of a member whose place it takes; empty: none
+	Time        time.Time      // its clock
+	Follow      bool           // it wants no part in Raft
 }
 
 // JoinAnswer is a membership.

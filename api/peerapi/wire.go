@@ -85,7 +85,7 @@ func joinToPB(r JoinRequest) *peerv1.JoinRequest {
 	m := &peerv1.JoinRequest{
 		TokenId: r.TokenID, Secret: r.Secret[:], Csr: r.CSR, Replace: r.Replace, Follow: r.Follow,
 		Node: &peerv1.NodeFacts{
-			Id: string(r.Node), Name: r.Name, MachineId: r.MachineID, Address: r.Address, Version: r.Version, Mode: r.Mode.String(),
+			Id: string(r.Node), Name: r.Name, MachineId: r.MachineID, Address: r.Address, Version: r.Version, Mode: r.Mode.String(), ModeImplied: r.ModeImplied,
 		},
 	}
 	if !r.Time.IsZero() {
@@ -102,7 +102,7 @@ func joinFromPB(m *peerv1.JoinRequest) (JoinRequest, error) {
 	n := m.GetNode()
 	r := JoinRequest{
 		TokenID: m.GetTokenId(), CSR: m.GetCsr(), Node: ipam.NodeID(n.GetId()), Name: n.GetName(), MachineID: n.GetMachineId(),
-		Address: n.GetAddress(), Version: n.GetVersion(), Replace: m.GetReplace(), Follow: m.GetFollow(),
+		Address: n.GetAddress(), Version: n.GetVersion(), ModeImplied: n.GetModeImplied(), Replace: m.GetReplace(), Follow: m.GetFollow(),
 	}
 	if len(m.GetSecret()) != len(r.Secret) {
 		return JoinRequest{}, api.Errorf(api.CodeInvalid, "the token's secret has %d bytes, not %d", len(m.GetSecret()), len(r.Secret))

@@ -32,7 +32,7 @@ func (g *agentFlags) add(cmd *cobra.Command, names ...string) {
 		"listen":             "IP:PORT between nodes (default: port 9640 of the default route's interface)",
 		"advertise":          "IP:PORT that other nodes are told (default: as --listen)",
 		"metrics-listen":     "IP:PORT of metrics and health, or off (default 127.0.0.1:9642)",
-		"mode":               "how containers are attached: bridge",
+		"mode":               "how containers are attached: bridge or routed (default: bridge, routed where subnets are larger than /22)",
 	}
 	f := cmd.Flags()
 	f.StringVar(&g.file, "config", "", "configuration file (default "+config.DefaultPath+")")

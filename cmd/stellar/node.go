@@ -33,6 +33,7 @@ var nodeList = listing[api.Node]{
 		{head: "VERSION", cell: func(n api.Node) string { return n.Version }},
 		{head: "ID", wide: true, cell: func(n api.Node) string { return n.ID }},
 		{head: "EPOCH", wide: true, cell: func(n api.Node) string { return n.Epoch }},
+		{head: "MODE", wide: true, cell: func(n api.Node) string { return n.Mode }},
 	},
 }
 
@@ -97,6 +98,6 @@ func (c *nodeInspect) Run(ctx context.Context, args []string, stdout, _ io.Write
 func printNode(a *app, stdout io.Writer, n api.Node) error {
 	return printObject(a, stdout, "Node", n, n.Name, []field{
 		{"Node", n.Name}, {"ID", n.ID}, {"Address", n.Address}, {"Status", n.Status}, {"Role", n.Role}, {"Subnet", prefixCell(n.Subnet)},
-		{"Epoch", n.Epoch}, {"Endpoints", strconv.Itoa(n.Endpoints)}, {"Version", n.Version}, {"This node", yesNo(n.Self)},
+		{"Epoch", n.Epoch}, {"Mode", n.Mode}, {"Endpoints", strconv.Itoa(n.Endpoints)}, {"Version", n.Version}, {"This node", yesNo(n.Self)},
 	})
 }

@@ -47,7 +47,8 @@ type Config struct {
 	Listen        netip.AddrPort `toml:"listen"`
 	Advertise     netip.AddrPort `toml:"advertise"`
 	MetricsListen netip.AddrPort `toml:"metrics-listen"`
-	// Mode is how containers are attached: ModeBridge.
+	// Mode is how containers are attached: ModeBridge, ModeRouted, or empty for what
+	// the size of the cluster's subnets asks for.
 	Mode string `toml:"mode"`
 	// Bridge is the name of the bridge.
 	Bridge string `toml:"bridge"`
@@ -130,7 +131,6 @@ func DefaultConfig() Config {
 		DataDir:       "/var/lib/stellar",
 		RunDir:        "/run/stellar",
 		MetricsListen: netip.MustParseAddrPort("127.0.0.1:9642"),
-		Mode:          ModeBridge,
 		Bridge:        "stellar0",
 		Masquerade:    true,
 		CommitWait:    Duration{500 * time.Millisecond},
@@ -157,12 +157,16 @@ func (c Config) SocketAddress() string {
 // SocketPath returns the path of the API's socket.
 func (c Config) SocketPath() string { return strings.TrimPrefix(c.SocketAddress(), "unix://") }
 
-// AttachMode returns Mode as the replicated state knows it.
+// AttachMode returns Mode as the replicated state knows it; zero: it follows from the
+// size of the subnets.
 func (c Config) AttachMode() ipam.Mode {
-	if c.Mode == ModeRouted {
+	switch c.Mode {
+	case ModeBridge:
+		return ipam.ModeBridge
+	case ModeRouted:
 		return ipam.ModeRouted
 	}
-	return ipam.ModeBridge
+	return 0
 }
 
 // LogLevel returns Log.Level for slog; info if it is none of its words.

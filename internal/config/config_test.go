@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"stellar.io/stellar/ipam"
 )
 
 var comparable = cmpopts.EquateComparable(netip.AddrPort{})
@@ -197,10 +199,12 @@ func TestValidateReportsEverything(t *testing.T) {
 			t.Errorf("nothing about %s", key)
 		}
 	}
-	cfg = DefaultConfig()
-	cfg.Mode = ModeRouted
-	if cfg.Validate() == nil {
-		t.Error("routed mode was taken")
+	for mode, want := range map[string]ipam.Mode{"": 0, ModeBridge: ipam.ModeBridge, ModeRouted: ipam.ModeRouted} {
+		cfg = DefaultConfig()
+		cfg.Mode = mode
+		if err := cfg.Validate(); err != nil || cfg.AttachMode() != want {
+			t.Errorf("mode %q: %s, %v", mode, cfg.AttachMode(), err)
+		}
 	}
 	cfg = DefaultConfig()
 	cfg.Listen = cfg.MetricsListen

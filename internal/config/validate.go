@@ -44,12 +44,8 @@ func (c Config) Validate() error {
 		bad("node-name", "%q is not a host name (letters, digits, '.', '-', '_', at most 63)", c.NodeName)
 	}
 	c.validatePorts(bad)
-	switch c.Mode {
-	case ModeBridge:
-	case ModeRouted:
-		bad("mode", "routed is not available in this version, only bridge")
-	default:
-		bad("mode", "%q is not bridge", c.Mode)
+	if !slices.Contains([]string{"", ModeBridge, ModeRouted}, c.Mode) {
+		bad("mode", "%q is not bridge or routed", c.Mode)
 	}
 	if !linkName.MatchString(c.Bridge) || c.Bridge == "." || c.Bridge == ".." {
 		bad("bridge", "%q is not a name for a network interface (1 to 15 characters)", c.Bridge)

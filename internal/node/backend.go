@@ -169,6 +169,7 @@ func (n *Node) Status(ctx context.Context) (api.StatusReport, error) {
 	n.checkReclaim(ctx, p, add)
 	n.checkCertificate(add)
 	p.checkAddresses(add)
+	n.checkMode(p, add)
 	p.checkEndpoints(add)
 	p.checkNetwork(add)
 	return r, nil

@@ -86,7 +86,7 @@ func subnetsByNode(s *ipam.State) map[ipam.NodeID]ipam.Subnet {
 
 // describeNode tells about a node and its subnet, the zero one if it has none.
 func describeNode(s *ipam.State, m ipam.Node, sub ipam.Subnet, self, leader bool) api.Node {
-	d := api.Node{Name: m.Name, ID: string(m.ID), Address: m.Address, Version: m.Version, Self: self, Status: api.NodeReady, Role: m.Role.String()}
+	d := api.Node{Name: m.Name, ID: string(m.ID), Address: m.Address, Version: m.Version, Self: self, Status: api.NodeReady, Role: m.Role.String(), Mode: m.Mode.String()}
 	if leader {
 		d.Role = "leader"
 	}

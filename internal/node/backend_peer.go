@@ -141,8 +141,12 @@ func (b peerBackend) admit(ctx context.Context, r peerapi.JoinRequest, req pki.R
 	if err != nil {
 		return peerapi.JoinAnswer{}, err
 	}
+	mode, err := b.p.modeOf(r)
+	if err != nil {
+		return peerapi.JoinAnswer{}, err
+	}
 	results, err := b.p.store.Propose(ctx, ipam.Envelope{Commands: []ipam.Command{ipam.JoinNode{
-		RegisterNode: ipam.RegisterNode{Node: r.Node, Name: r.Name, MachineID: r.MachineID, Address: r.Address, Version: r.Version, Mode: r.Mode},
+		RegisterNode: ipam.RegisterNode{Node: r.Node, Name: r.Name, MachineID: r.MachineID, Address: r.Address, Version: r.Version, Mode: mode},
 		TokenID:      r.TokenID, SecretHash: sha256.Sum256(r.Secret[:]), KeyHash: req.KeyHash, Now: now.Unix(),
 		Network: ipam.DefaultNetwork, Replace: r.Replace, HostRanges: r.HostRanges,
 	}}})

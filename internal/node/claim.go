@@ -48,7 +48,7 @@ func (n *Node) claim(ctx context.Context, p *parts) (later bool, err error) {
 	before, known := n.rememberedSubnet()
 	patience := time.Now().Add(claimPatience)
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, claimPause) {
-		h, err := n.claimOnce(ctx, p)
+		h, err := n.claimOnce(ctx, p, 0)
 		switch {
 		case err == nil:
 			p.network, p.subnet = h.Network, h.Subnet
@@ -112,9 +112,9 @@ func refused(err error) bool {
 	return ok && !errors.Is(r, ipam.ErrReclaiming) && !errors.Is(r, ipam.ErrNoAvailableSubnets)
 }
 
-// claimOnce announces the node, with its present address and version, and asks for
-// its subnet.
-func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
+// claimOnce announces the node, with its present address and version, in the mode that
+// is given, zero: the one that it is in, and asks for its subnet.
+func (n *Node) claimOnce(ctx context.Context, p *parts, mode ipam.Mode) (h held, err error) {
 	failpoint.Hit(failpoint.NodeClaim)
 	member := n.member()
 	if p.tls != nil {
@@ -126,10 +126,13 @@ func (n *Node) claimOnce(ctx context.Context, p *parts) (h held, err error) {
 	// that hangs.
 	asking, cancel := context.WithTimeout(ctx, claimPatience)
 	defer cancel()
-	results, err := p.store.Propose(asking, ipam.Envelope{Commands: []ipam.Command{
-		member,
-		ipam.ClaimSubnet{Node: n.id.ID, Network: ipam.DefaultNetwork},
-	}})
+	if member.Mode = mode; mode == 0 {
+		member.Mode, err = n.presentMode(asking, p)
+	}
+	var results []ipam.Result
+	if err == nil {
+		results, err = p.register(asking, member)
+	}
 	if err != nil {
 		n.log.Debug("subnet not confirmed yet", "err", err)
 		return h, err
@@ -171,7 +174,7 @@ func (n *Node) keepClaiming(ctx context.Context, p *parts) error {
 			return nil
 		case <-tick.C:
 		}
-		h, err := n.claimOnce(ctx, p)
+		h, err := n.claimOnce(ctx, p, 0)
 		switch {
 		case err == nil && h.Subnet.SubnetKey == p.subnet.SubnetKey && h.Subnet.Epoch == p.subnet.Epoch:
 			n.log.Info("the cluster has confirmed the subnet", "subnet", p.subnet.Prefix)

@@ -46,6 +46,9 @@ func (n *Node) makeCluster(ctx context.Context, s api.ClusterSpec) error {
 	if err := ipam.ValidatePlan(s.Network, s.SubnetPrefix); err != nil {
 		return err
 	}
+	if _, err := n.wantedMode(s.SubnetPrefix); err != nil {
+		return err
+	}
 	var raw [16]byte
 	rand.Read(raw[:])
 	id := hex.EncodeToString(raw[:])

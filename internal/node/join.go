@@ -160,6 +160,7 @@ func (n *Node) refuseForeignEndpoints(ctx context.Context, replace bool) error {
 // askToJoin shows the token to a server, which must prove first that it belongs
 // to the token's cluster, and puts the certificate in that it gets.
 func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, request func(pki.Identity) ([]byte, error), token pki.Token, s api.JoinSpec) (peerapi.JoinAnswer, error) {
+	mode, implied := n.modeToJoin()
 	csr, err := request(n.identity(token.Cluster, token.Role))
 	if err != nil {
 		return peerapi.JoinAnswer{}, err
@@ -171,7 +172,7 @@ func (n *Node) askToJoin(ctx context.Context, tls *pki.Store, request func(pki.I
 	defer hc.CloseIdleConnections()
 	answer, err := insist(ctx, peerapi.NewClient(hc, "https://"+s.Address, s.Address), peerapi.JoinRequest{
 		TokenID: token.ID, Secret: [16]byte(token.Secret.Bytes()), CSR: csr, Node: n.id.ID, Name: n.id.Name, MachineID: n.id.Machine,
-		Address: n.advertised().String(), Version: n.opts.Version.Version, Mode: n.opts.Config.AttachMode(),
+		Address: n.advertised().String(), Version: n.opts.Version.Version, Mode: mode, ModeImplied: implied,
 		HostRanges: n.hostRanges(), Replace: s.Replace, Time: time.Now(), Follow: s.Follow,
 	})
 	if err != nil {

@@ -30,12 +30,14 @@ func lone(t *testing.T) *Node {
 	}
 	sc := n.storeConfig()
 	sc.Address = "127.0.0.1:0"
+	member := n.member()
+	member.Mode = ipam.ModeBridge
 	err = raftstore.Init(t.Context(), sc, ipam.Envelope{Commands: []ipam.Command{
 		ipam.InitCluster{
 			ClusterID: "0123456789abcdef0123456789abcdef", Network: ipam.DefaultNetwork,
 			Prefix: netip.MustParsePrefix("172.16.0.0/12"), SubnetBits: 22,
 		},
-		n.member(), ipam.ClaimSubnet{Node: n.id.ID, Network: ipam.DefaultNetwork},
+		member, ipam.ClaimSubnet{Node: n.id.ID, Network: ipam.DefaultNetwork},
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -65,6 +65,7 @@ type Node struct {
 	initialized chan struct{} // closed when the data directory has a cluster
 	listening   early         // of a node that has just joined
 	fence       fence
+	mode        atomic.Pointer[modeNote]  // why the node is not in the mode that it is to have; nil: it is
 	verified    bool                      // the store was found whole when this process began
 	broken      error                     // why the store that is there cannot be used; nil: it can, or there is none
 	tls         atomic.Pointer[pki.Store] // nil before the node belongs to a cluster
@@ -238,6 +239,9 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	if err := n.prepareKernel(ctx, p); err != nil {
 		return err
 	}
+	if err := n.settleMode(ctx, p, later); err != nil {
+		return err
+	}
 	if p.containerd, err = n.containerd(); err != nil {
 		return err
 	}
@@ -261,6 +265,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	if later {
 		g.Go(func() error { return n.keepClaiming(ctx, p) })
 	}
+	g.Go(func() error { return n.awaitMode(ctx, p) })
 	g.Go(func() error { return n.watchMembership(ctx, p) })
 	g.Go(func() error { return p.holder.Run(ctx) })
 	g.Go(func() error { return p.net.Run(ctx) })

@@ -135,7 +135,8 @@ func subnetText(p netip.Prefix) string {
 // ownClaim is what this node holds: what it serves, or last served.
 func (n *Node) ownClaim(p *parts, empty bool) peerapi.Claim {
 	m := n.member()
-	c := peerapi.Claim{Name: m.Name, MachineID: m.MachineID, Address: m.Address, Version: m.Version, Mode: m.Mode, Empty: empty}
+	c := peerapi.Claim{Name: m.Name, MachineID: m.MachineID, Address: m.Address, Version: m.Version, Empty: empty}
+	c.Mode, _ = n.modeToJoin()
 	if h, ok := n.rememberedSubnet(); ok {
 		c.Subnet, c.Epoch = h.Subnet.Prefix, h.Subnet.Epoch
 	}

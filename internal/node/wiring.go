@@ -92,7 +92,7 @@ func (s containerdSink) Synced(l events.Listing) {
 	s.Agent.Synced(l)
 }
 
-// member is how this node presents itself to the cluster.
+// member is how this node presents itself to the cluster, but for its mode.
 func (n *Node) member() ipam.RegisterNode {
 	address := ""
 	if a := n.advertised(); a.IsValid() {
@@ -100,6 +100,6 @@ func (n *Node) member() ipam.RegisterNode {
 	}
 	return ipam.RegisterNode{
 		Node: n.id.ID, Name: n.id.Name, MachineID: n.id.Machine, Address: address,
-		Version: n.opts.Version.Version, Mode: n.opts.Config.AttachMode(),
+		Version: n.opts.Version.Version,
 	}
 }

@@ -9,7 +9,7 @@ import (
 func FromNode(n api.Node) *stellarv1.Node {
 	return &stellarv1.Node{
 		Name: n.Name, Id: n.ID, Address: n.Address, Subnet: prefixText(n.Subnet), Epoch: n.Epoch,
-		Status: n.Status, Role: n.Role, Endpoints: int32(n.Endpoints), Version: n.Version, Self: n.Self,
+		Status: n.Status, Role: n.Role, Endpoints: int32(n.Endpoints), Version: n.Version, Self: n.Self, Mode: n.Mode,
 	}
 }
 
@@ -17,7 +17,7 @@ func FromNode(n api.Node) *stellarv1.Node {
 func ToNode(m *stellarv1.Node) api.Node {
 	return api.Node{
 		Name: m.GetName(), ID: m.GetId(), Address: m.GetAddress(), Subnet: prefix(m.GetSubnet()), Epoch: m.GetEpoch(),
-		Status: m.GetStatus(), Role: m.GetRole(), Endpoints: int(m.GetEndpoints()), Version: m.GetVersion(), Self: m.GetSelf(),
+		Status: m.GetStatus(), Role: m.GetRole(), Endpoints: int(m.GetEndpoints()), Version: m.GetVersion(), Self: m.GetSelf(), Mode: m.GetMode(),
 	}
 }
 

@@ -424,7 +424,9 @@ type Node struct {
 	Endpoints int32  `protobuf:"varint,8,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
 	Version   string `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	// This is the node that answers.
-	Self          bool `protobuf:"varint,10,opt,name=self,proto3" json:"self,omitempty"`
+	Self bool `protobuf:"varint,10,opt,name=self,proto3" json:"self,omitempty"`
+	// How its containers are attached: bridge or routed.
+	Mode          string `protobuf:"bytes,11,opt,name=mode,proto3" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -529,6 +531,13 @@ func (x *Node) GetSelf() bool {
 	return false
 }
 
+func (x *Node) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
 var File_stellar_v1_nodes_proto protoreflect.FileDescriptor
 
 const file_stellar_v1_nodes_proto_rawDesc = "" +
@@ -554,7 +563,7 @@ const file_stellar_v1_nodes_proto_rawDesc = "" +
 	"\x05force\x18\x02 \x01(\bR\x05force\x12\x12\n" +
 	"\x04dead\x18\x03 \x01(\bR\x04dead\"D\n" +
 	"\x13NodesRemoveResponse\x12-\n" +
-	"\aremoval\x18\x01 \x01(\v2\x13.stellar.v1.RemovalR\aremoval\"\xea\x01\n" +
+	"\aremoval\x18\x01 \x01(\v2\x13.stellar.v1.RemovalR\aremoval\"\xfe\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
@@ -566,7 +575,8 @@ const file_stellar_v1_nodes_proto_rawDesc = "" +
 	"\tendpoints\x18\b \x01(\x05R\tendpoints\x12\x18\n" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x12\n" +
 	"\x04self\x18\n" +
-	" \x01(\bR\x04self2\xad\x02\n" +
+	" \x01(\bR\x04self\x12\x12\n" +
+	"\x04mode\x18\v \x01(\tR\x04mode2\xad\x02\n" +
 	"\x05Nodes\x12C\n" +
 	"\x04List\x12\x1c.stellar.v1.NodesListRequest\x1a\x1d.stellar.v1.NodesListResponse\x12L\n" +
 	"\aInspect\x12\x1f.stellar.v1.NodesInspectRequest\x1a .stellar.v1.NodesInspectResponse\x12F\n" +

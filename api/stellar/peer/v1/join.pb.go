@@ -132,7 +132,9 @@ type NodeFacts struct {
 	// bridge or routed.
 	Mode string `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"`
 	// Blocks that the caller's host already uses for something else.
-	HostRanges    []string `protobuf:"bytes,7,rep,name=host_ranges,json=hostRanges,proto3" json:"host_ranges,omitempty"`
+	HostRanges []string `protobuf:"bytes,7,rep,name=host_ranges,json=hostRanges,proto3" json:"host_ranges,omitempty"`
+	// Mode is not configured there: the cluster chooses by the size of its subnets.
+	ModeImplied   bool `protobuf:"varint,8,opt,name=mode_implied,json=modeImplied,proto3" json:"mode_implied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +216,13 @@ func (x *NodeFacts) GetHostRanges() []string {
 		return x.HostRanges
 	}
 	return nil
+}
+
+func (x *NodeFacts) GetModeImplied() bool {
+	if x != nil {
+		return x.ModeImplied
+	}
+	return false
 }
 
 type JoinResponse struct {
@@ -450,7 +459,7 @@ const file_stellar_peer_v1_join_proto_rawDesc = "" +
 	"\x04node\x18\x04 \x01(\v2\x1a.stellar.peer.v1.NodeFactsR\x04node\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\tR\areplace\x12.\n" +
 	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
-	"\x06follow\x18\a \x01(\bR\x06follow\"\xb7\x01\n" +
+	"\x06follow\x18\a \x01(\bR\x06follow\"\xda\x01\n" +
 	"\tNodeFacts\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -460,7 +469,8 @@ const file_stellar_peer_v1_join_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x12\n" +
 	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\x1f\n" +
 	"\vhost_ranges\x18\a \x03(\tR\n" +
-	"hostRanges\"\xa8\x03\n" +
+	"hostRanges\x12!\n" +
+	"\fmode_implied\x18\b \x01(\bR\vmodeImplied\"\xa8\x03\n" +
 	"\fJoinResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12\x18\n" +
