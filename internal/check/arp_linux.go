@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stellar.io/stellar/internal/nlx"
+	"stellar.io/stellar/netsetup"
 )
 
 const (
@@ -84,6 +85,36 @@ func (c *collector) gateways(ctx context.Context, l nlx.Link, own netip.Addr, ta
 		c.f.Answers[a] = found[a]
 	}
 	return err
+}
+
+// residentsMost bounds how many containers are asked.
+const residentsMost = 16
+
+// residents asks the containers for their hardware addresses whose neighbour entry looks
+// wrong, where no agent knows: a container may have been given another than follows from
+// its address.
+func (c *collector) residents(ctx context.Context) error {
+	if !c.f.Routed || c.f.MACs != nil {
+		return nil
+	}
+	c.f.MACs = map[netip.Addr]string{}
+	asked := 0
+	for _, e := range c.f.Endpoints {
+		l, ok := c.f.link(e.HostIfname)
+		suspect := slices.ContainsFunc(c.f.Neighbours, func(n nlx.Neighbour) bool { return pins(n, e) && n.MAC.String() != netsetup.MACFor(e.Addr).String() })
+		if !suspect || !ok || !l.Running || asked == residentsMost {
+			continue
+		}
+		asked++
+		found, err := whoHas(ctx, l, c.f.Address.Addr(), []netip.Addr{e.Addr})
+		if err != nil {
+			return err
+		}
+		if len(found[e.Addr]) == 1 {
+			c.f.MACs[e.Addr] = found[e.Addr][0]
+		}
+	}
+	return nil
 }
 
 // whoHas broadcasts ARP requests on a link and returns which hardware addresses

@@ -55,6 +55,7 @@ const (
 	BridgeDown        = "bridge-down"
 	HostLinkDown      = "host-link-down"
 	HostLinkBridge    = "host-link-bridge"
+	HostRoute         = "host-route"
 	FDB               = "fdb"
 	ContainerLinkDown = "container-link-down"
 	NodeAddress       = "node-address"
@@ -64,7 +65,7 @@ const (
 
 // order has what causes before what it leads to; a code that is missing comes last.
 var order = []string{
-	Kernel, UplinkDown, NodeAddress, AddressDuplicate, BridgeMissing, BridgeDown, Forwarding, HostLinkDown, HostLinkBridge, ContainerLinkDown,
+	Kernel, UplinkDown, NodeAddress, AddressDuplicate, BridgeMissing, BridgeDown, Forwarding, HostLinkDown, HostLinkBridge, ContainerLinkDown, HostRoute,
 	Neighbour, NotAdjacent, PeerUnreachable, RangeOverlap, RouteRule, RouteForeign, RouteMissing, RPFilter, XfrmDrop, IngressDrop, TCDrop, BridgeDrop,
 	BrNetfilter, ForwardDrop, PortFiltered, FDB, Masquerade, PathMTU, PortTaken, DiskFull, DataDir, Clock,
 	"store", "raft", "membership", "certificate", SubnetFull, NoLeader, ContainerdDown, AgentDown,
@@ -139,6 +140,8 @@ func explain(found []api.CheckFinding) []api.CheckFinding {
 		case HostLinkBridge, HostLinkDown, ContainerLinkDown, FDB, Forwarding, PathMTU:
 			return has(BridgeMissing, "") || has(BridgeDown, "") && f.Code == ContainerLinkDown ||
 				f.Code == ContainerLinkDown && has(HostLinkDown, f.Subject)
+		case HostRoute:
+			return has(HostLinkDown, f.Subject)
 		}
 		return false
 	})

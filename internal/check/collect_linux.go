@@ -25,11 +25,13 @@ type Given struct {
 	AgentDown  string      // as Facts.AgentDown
 	Status     []api.Check // as Facts.Status
 	Bridge     string
+	Routed     bool // the node's mode
 	Masquerade bool
 	Wants      routes.Wants // zero Network: the node belongs to no cluster yet
 	Gateway    netip.Addr
 	Address    netip.AddrPort
 	Peers      []Peer
+	MACs       map[netip.Addr]string // as Facts.MACs
 	Containerd Containerd
 	Ptrace     string
 	HoldOff    bool
@@ -51,7 +53,7 @@ const (
 // requests.
 func Collect(ctx context.Context, g Given) (Facts, error) {
 	f := Facts{
-		Node: g.Node, Member: g.Member, AgentDown: g.AgentDown, Status: g.Status, Bridge: g.Bridge, Masquerade: g.Masquerade,
+		Node: g.Node, Member: g.Member, AgentDown: g.AgentDown, Status: g.Status, Bridge: g.Bridge, Routed: g.Routed, MACs: g.MACs, Masquerade: g.Masquerade,
 		Network: g.Wants.Network, Subnet: g.Wants.Subnet, Gateway: g.Gateway, Address: g.Address, Peers: g.Peers, Doubts: g.Doubts,
 	}
 	c := &collector{f: &f, g: g}
@@ -74,6 +76,7 @@ func Collect(ctx context.Context, g Given) (Facts, error) {
 	c.doubt("tc", c.traffic())
 	c.doubt("ipsec", c.ipsec())
 	c.doubt("arp", c.answers(ctx))
+	c.doubt("containers' neighbours", c.residents(ctx))
 	c.machine()
 	return f, ctx.Err()
 }
@@ -105,7 +108,7 @@ func (c *collector) host(ctx context.Context) (err error) {
 		}
 		starting := slices.ContainsFunc(c.f.Endpoints, func(e netsetup.Endpoint) bool {
 			l, ok := c.f.link(e.HostIfname)
-			return ok && (!l.Running || l.Master == 0)
+			return ok && (!l.Running || l.Master == 0 && !c.f.Routed)
 		})
 		if !starting || try > 0 {
 			return nil
@@ -182,16 +185,19 @@ func (c *collector) rules() (err error) {
 
 // ways asks the kernel about packets of containers to each peer.
 func (c *collector) ways() {
-	bridge, ok := c.f.link(c.f.Bridge)
-	if !ok || !c.f.Subnet.IsValid() {
+	if !c.f.Subnet.IsValid() {
 		return
 	}
-	from := c.f.guests()[0].addr
+	from := c.f.guests()[0]
+	door, ok := c.f.link(c.f.door(from))
+	if !ok {
+		return
+	}
 	for _, p := range c.f.Peers {
 		if !p.Subnet.IsValid() || len(c.f.Ways) == samples {
 			continue
 		}
-		a, err := c.conn.LookupRoute(nlx.Query{Dst: p.Subnet.Addr().Next().Next(), Src: from, In: bridge.Index})
+		a, err := c.conn.LookupRoute(nlx.Query{Dst: p.Subnet.Addr().Next().Next(), Src: from.addr, In: door.Index})
 		if err != nil {
 			c.doubt("route to "+p.Subnet.String(), err)
 			continue
@@ -207,7 +213,7 @@ func (c *collector) sysctls() {
 		return strings.TrimSpace(string(data)), err == nil
 	}
 	c.f.Forwarding = map[string]bool{}
-	for _, name := range append([]string{c.f.Bridge}, c.f.Arrivals...) {
+	for _, name := range append(c.f.doors(), c.f.Arrivals...) {
 		if v, ok := read("ipv4/conf/" + name + "/forwarding"); ok {
 			c.f.Forwarding[name] = v == "1"
 		}

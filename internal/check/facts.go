@@ -22,6 +22,7 @@ type Facts struct {
 	Status []api.Check
 
 	Bridge     string
+	Routed     bool // there is no bridge: each container has a route of its own
 	Masquerade bool
 	Network    netip.Prefix
 	Subnet     netip.Prefix
@@ -34,7 +35,8 @@ type Facts struct {
 	Links      []nlx.Link
 	Addrs      []nlx.Addr
 	Endpoints  []netsetup.Endpoint
-	Forwarding map[string]bool // of the bridge and the uplinks
+	MACs       map[netip.Addr]string // of the containers, as the agent knows them; without one it is not judged
+	Forwarding map[string]bool // of the bridge, or the hosts' ends, and the uplinks
 
 	Routes     []routes.Status
 	Conditions []routes.Condition
@@ -67,7 +69,7 @@ type Peer struct {
 	MACs          []string // of its interfaces, as it says
 }
 
-// gateway is the address of the peer's bridge, the first of its subnet.
+// gateway is the address of the peer's bridge, if it has one, the first of its subnet.
 func (p Peer) gateway() netip.Addr { return p.Subnet.Addr().Next() }
 
 // Way is the kernel's decision about packets from this node's containers to a peer's.

@@ -50,6 +50,9 @@ func (j *judgement) filters() {
 		return
 	}
 	guests, fars := f.guests(), f.fars()
+	if f.Routed && len(f.Endpoints) == 0 {
+		guests = nil // by which interface their packets would come is not known
+	}
 	for i, g := range guests {
 		for k, p := range fars {
 			if i == 0 || k == 0 {
@@ -91,13 +94,14 @@ func (f Facts) fars() []far {
 
 // between tries both ways between a container and a peer's.
 func (j *judgement) between(g guest, p far) {
-	out := firewall.Packet{In: j.f.Bridge, Out: p.device, Src: g.addr, Dst: p.addr}
-	in := firewall.Packet{In: p.device, Out: j.f.Bridge, Src: p.addr, Dst: g.addr}
+	door := j.f.door(g)
+	out := j.f.packet(door, p.device, g.addr, p.addr)
+	in := j.f.packet(p.device, door, p.addr, g.addr)
 	j.meets(routed, out)
 	j.meets(routed, in)
 	j.meets(ingress, in)
 	j.meets(ingress, out)
-	if g.port != "" {
+	if g.port != "" && !j.f.Routed {
 		out.In, in.Out = g.port, g.port
 		j.meets(sent, out)
 		j.meets(taken, in)
@@ -107,7 +111,11 @@ func (j *judgement) between(g guest, p far) {
 
 // neighbours tries the way between two containers of this node.
 func (j *judgement) neighbours(from, to guest) {
-	p := firewall.Packet{In: from.port, Out: to.port, Src: from.addr, Dst: to.addr}
+	p := j.f.packet(from.port, to.port, from.addr, to.addr)
+	if j.f.Routed {
+		j.meets(routed, p)
+		return
+	}
 	j.meets(crossed, p)
 	if j.f.BrNetfilter {
 		p.In, p.Out = j.f.Bridge, j.f.Bridge

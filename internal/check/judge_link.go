@@ -55,6 +55,7 @@ func (j *judgement) links() {
 		return
 	}
 	switch b, ok := f.link(f.Bridge); {
+	case f.Routed:
 	case !ok:
 		j.error(BridgeMissing, f.Bridge, fmt.Sprintf("the bridge %s does not exist", f.Bridge), f.repair(restartMend))
 	case b.Kind != "bridge":
@@ -80,10 +81,15 @@ func (j *judgement) endpoints() {
 		switch {
 		case !l.Up:
 			j.error(HostLinkDown, who, fmt.Sprintf("%s, the host's end of %s, is down", l.Name, who), f.repair("ip link set "+l.Name+" up"))
-		case l.Master != bridge.Index:
+		case f.Routed && l.Master != 0:
+			j.error(HostLinkBridge, who, fmt.Sprintf("%s, the host's end of %s, is a port of %s: its packets do not come to the host", l.Name, who, f.linkName(l.Master)), f.repair("ip link set "+l.Name+" nomaster"))
+		case !f.Routed && l.Master != bridge.Index:
 			j.error(HostLinkBridge, who, fmt.Sprintf("%s, the host's end of %s, is no port of %s", l.Name, who, f.Bridge), f.repair("ip link set "+l.Name+" master "+f.Bridge))
 		case !l.Running:
 			j.error(ContainerLinkDown, who, fmt.Sprintf("%s has no carrier: the interface %s inside %s is down", l.Name, e.Ifname, who), "inside the container: ip link set "+e.Ifname+" up; or restart it")
+		}
+		if f.Routed {
+			j.routed(e, who)
 		}
 		for _, name := range f.Uplinks {
 			if up, ok := f.link(name); ok && up.MTU > 0 && l.MTU > up.MTU {
@@ -102,7 +108,7 @@ func (j *judgement) endpoints() {
 }
 
 func (j *judgement) forwarding() {
-	for _, name := range append([]string{j.f.Bridge}, j.f.Arrivals...) {
+	for _, name := range append(j.f.doors(), j.f.Arrivals...) {
 		if on, known := j.f.Forwarding[name]; known && !on && j.f.Subnet.IsValid() {
 			j.error(Forwarding, name, fmt.Sprintf("the kernel does not forward what comes in by %s", name), j.f.repair("sysctl -w net.ipv4.conf."+name+".forwarding=1"))
 		}

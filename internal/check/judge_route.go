@@ -111,7 +111,7 @@ func (j *judgement) rules() {
 	f := j.f
 	for _, w := range f.Ways {
 		i := slices.IndexFunc(f.Routes, func(r routes.Status) bool { return r.Kind == routes.Via && r.Destination == w.Peer.Subnet })
-		if i < 0 || f.Routes[i].State != routes.OK || !f.Forwarding[f.Bridge] || f.overlapped(w.Peer.Subnet) {
+		if i < 0 || f.Routes[i].State != routes.OK || !f.Forwarding[f.door(f.guests()[0])] || f.overlapped(w.Peer.Subnet) {
 			continue
 		}
 		right := w.Answer.Err == nil && w.Answer.Type == unix.RTN_UNICAST && w.Answer.Via == f.Routes[i].Gateway

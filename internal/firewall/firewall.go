@@ -29,6 +29,9 @@ type Packet struct {
 	// Bridge is the interface whose packets a command to mend things excepts; "": the
 	// packet's own addresses.
 	Bridge string
+	// Network are the addresses whose packets a command to mend things excepts where
+	// there is no bridge; zero: these two.
+	Network netip.Prefix
 	// Established: it answers one that went the other way.
 	Established bool
 	// Protocol is tcp or udp, and Port where it goes; "": it stands for packets of all

@@ -14,7 +14,7 @@ func (c *Chain) where() string {
 }
 
 // mend returns the command that lets the packet p pass a chain. A firewall at the
-// forward hook is somebody's intention: there the packets of the bridge are
+// forward hook is somebody's intention: there the packets of containers are
 // excepted; elsewhere the rule is taken out.
 func (c *Chain) mend(r Rule, p Packet) string {
 	policy := r.Handle == 0 && r.Text == "policy drop"
@@ -26,6 +26,12 @@ func (c *Chain) mend(r Rule, p Packet) string {
 	case excepts && p.Bridge != "":
 		insert := c.Program + c.option() + " -I " + c.Name
 		return fmt.Sprintf("%s -i %s -j ACCEPT && %s -o %s -j ACCEPT", insert, p.Bridge, insert, p.Bridge)
+	case excepts && p.Network.IsValid() && c.Program == "nft":
+		insert := fmt.Sprintf("insert rule %s %s %s", c.Family, c.Table, c.Name)
+		return fmt.Sprintf(`nft '%s ip saddr %s accept; %s ip daddr %s accept'`, insert, p.Network, insert, p.Network)
+	case excepts && p.Network.IsValid():
+		insert := c.Program + c.option() + " -I " + c.Name
+		return fmt.Sprintf("%s -s %s -j ACCEPT && %s -d %s -j ACCEPT", insert, p.Network, insert, p.Network)
 	case excepts && c.Program == "nft":
 		return fmt.Sprintf("nft insert rule %s %s %s ip saddr %s ip daddr %s accept", c.Family, c.Table, c.Name, p.Src, p.Dst)
 	case excepts:

@@ -138,6 +138,10 @@ func (n *Node) askContainerd(ctx context.Context, g *check.Given) {
 // known fills in what a member knows.
 func (n *Node) known(ctx context.Context, p *parts, g *check.Given) {
 	g.Member, g.Wants, g.Gateway = true, p.wants(n.id, n.opts.Config.Bridge)(), p.subnet.Gateway()
+	g.Routed, g.MACs = p.subnet.Mode == ipam.ModeRouted, map[netip.Addr]string{}
+	for _, e := range p.agent.Endpoints() {
+		g.MACs[e.Address] = e.MAC
+	}
 	if p.port != nil {
 		g.Address = p.port.Advertise()
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/peerapi"
 	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/netsetup"
 )
 
 // A node's mode is replicated. It is chosen when the node becomes a member and changed
@@ -263,4 +265,12 @@ func (n *Node) checkMode(p *parts, add addCheck) {
 		return
 	}
 	add(modeCheck, api.OK, p.subnet.Mode.String())
+}
+
+// gateway is the next hop of this node's containers.
+func (p *parts) gateway() netip.Addr {
+	if p.subnet.Mode == ipam.ModeRouted {
+		return netsetup.RoutedGateway
+	}
+	return p.subnet.Gateway()
 }

@@ -171,10 +171,11 @@ func (n *Node) TraceSide(ctx context.Context, s api.TraceSideSpec) (api.TraceSid
 	}
 	f := &trace.Facts{
 		Node: n.id.Name, Local: s.Local, Remote: s.Remote, Answering: s.Answering, NextHop: s.NextHop,
-		Network: p.network.Prefix, Subnet: p.subnet.Prefix, Gateway: p.subnet.Gateway(), Masquerade: n.opts.Config.Masquerade, BridgeName: n.opts.Config.Bridge,
+		Network: p.network.Prefix, Subnet: p.subnet.Prefix, Gateway: p.gateway(), Masquerade: n.opts.Config.Masquerade, BridgeName: n.opts.Config.Bridge,
+		Routed: p.subnet.Mode == ipam.ModeRouted,
 	}
 	f.SameNode = s.Remote.Kind != api.TraceOutside && s.Remote.Node == n.id.Name
-	f.Switched = f.SameNode && s.Remote.Kind == api.TraceContainer && s.Local.Kind == api.TraceContainer
+	f.Switched = !f.Routed && f.SameNode && s.Remote.Kind == api.TraceContainer && s.Local.Kind == api.TraceContainer
 	if key, ok := p.network.SubnetOf(s.Remote.Address); ok && !f.SameNode && s.Remote.Kind != api.TraceOutside {
 		f.PeerSubnet = key.Prefix
 	}
@@ -207,7 +208,9 @@ func (n *Node) TraceSide(ctx context.Context, s api.TraceSideSpec) (api.TraceSid
 
 func sendProbe(ctx context.Context, f *trace.Facts, place trace.Place) (*api.TraceProbe, error) {
 	mtu, from := f.Host.Uplink.MTU, netip.Addr{}
-	if f.SameNode {
+	if f.SameNode && f.Routed {
+		mtu = f.Host.RemoteEnd.MTU
+	} else if f.SameNode {
 		mtu = f.Host.Bridge.MTU
 	}
 	if f.Local.Kind == api.TraceContainer {

@@ -127,17 +127,23 @@ func link(c *nlx.Conn, name string, nameOf func(int) string) (Link, nlx.Detail, 
 // forwardingState is BR_STATE_FORWARDING of linux/if_bridge.h.
 const forwardingState = 3
 
-// ports looks at the bridge and what hangs on it.
+// ports looks at the bridge and what hangs on it, or at the host ends alone.
 func (k *collector) ports() (err error) {
 	h := &k.f.Host
-	var bridge nlx.Detail
-	if h.Bridge, bridge, err = link(k.c, k.f.BridgeName, k.name); err != nil {
-		return err
-	}
 	if h.HostEnd, _, err = link(k.c, k.p.HostIfname, k.name); err != nil {
 		return err
 	}
-	if h.RemoteEnd, _, err = link(k.c, k.p.RemoteIfname, k.name); err != nil || !h.Bridge.Exists {
+	if h.RemoteEnd, _, err = link(k.c, k.p.RemoteIfname, k.name); err != nil {
+		return err
+	}
+	if k.f.Routed {
+		if k.f.Local.Kind == api.TraceContainer && h.HostEnd.Exists {
+			h.Resident, err = k.neigh(k.index(h.HostEnd.Name), k.f.Local.Address)
+		}
+		return err
+	}
+	var bridge nlx.Detail
+	if h.Bridge, bridge, err = link(k.c, k.f.BridgeName, k.name); err != nil || !h.Bridge.Exists {
 		return err
 	}
 	fdb, err := k.c.ForwardingTable(bridge.Index)
@@ -216,7 +222,7 @@ func routeOf(a nlx.Answer, name func(int) string) Route {
 // routes asks for the ways there and back, as the host and as a packet that comes in.
 func (k *collector) routes() (err error) {
 	f, h := k.f, &k.f.Host
-	bridge := k.index(f.BridgeName)
+	door := k.index(f.door())
 	ask := func(out *Route, q nlx.Query) {
 		if err == nil && q.Dst.IsValid() {
 			*out, err = lookup(k.c, q, k.name)
@@ -225,8 +231,8 @@ func (k *collector) routes() (err error) {
 	ask(&h.Plain, nlx.Query{Dst: f.Remote.Address})
 	ask(&h.Back, nlx.Query{Dst: f.Local.Address})
 	ask(&h.ToNextHop, nlx.Query{Dst: f.NextHop})
-	if f.Local.Kind == api.TraceContainer && bridge != 0 {
-		ask(&h.Out, nlx.Query{Dst: f.Remote.Address, Src: f.Local.Address, In: bridge})
+	if f.Local.Kind == api.TraceContainer && door != 0 {
+		ask(&h.Out, nlx.Query{Dst: f.Remote.Address, Src: f.Local.Address, In: door})
 	}
 	if err != nil {
 		return err
@@ -273,7 +279,7 @@ func (k *collector) wire(ctx context.Context) error {
 		return nil
 	}
 	out := h.Plain
-	if f.Local.Kind == api.TraceContainer && h.Out.Err == "" && h.Bridge.Exists {
+	if f.Local.Kind == api.TraceContainer && h.Out.Err == "" && k.index(f.door()) != 0 {
 		out = h.Out
 	}
 	if err := k.uplinks(out); err != nil {
@@ -293,7 +299,7 @@ func (k *collector) wire(ctx context.Context) error {
 	if h.Uplink.Up && h.Uplink.Carrier && h.Uplink.MAC != "" {
 		h.Answers, h.Asked = whoHas(ctx, index, h.HopAddr, f.HostIP)
 	}
-	if len(h.Answers) > 1 && h.HopAddr == f.NextHop && f.PeerSubnet.IsValid() {
+	if len(h.Answers) > 1 && h.HopAddr == f.NextHop && f.PeerSubnet.IsValid() { // its gateway, if it has a bridge
 		own, _ := whoHas(ctx, index, f.PeerSubnet.Addr().Next(), f.HostIP)
 		h.Answers = ofOneMachine(h.Answers, own)
 	}
@@ -317,7 +323,7 @@ func (k *collector) uplinks(out Route) error {
 		}
 	}
 	uplink, arrival := own, own
-	if !out.bad() && out.Dev != f.BridgeName {
+	if !out.bad() && out.Dev != f.door() {
 		uplink = out.Dev
 	}
 	if f.Remote.Kind == api.TraceOutside {

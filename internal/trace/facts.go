@@ -13,6 +13,7 @@ type Facts struct {
 	Node          string
 	Local, Remote api.TraceEnd
 	// Switched: both ends are containers of this node: the bridge alone is between them.
+	// Never where each container has a route of its own.
 	Switched bool
 	// SameNode: both ends are on this node.
 	SameNode bool
@@ -24,9 +25,11 @@ type Facts struct {
 	HostIP     netip.Addr   // of this node, as peers know it
 
 	Network, Subnet netip.Prefix
-	Gateway         netip.Addr
-	Masquerade      bool // as configured
-	BridgeName      string
+	Gateway         netip.Addr // of this node's containers
+	// Routed: there is no bridge, each container has a route and a gateway of its own.
+	Routed     bool
+	Masquerade bool // as configured
+	BridgeName string
 
 	Endpoint Endpoint
 	Guest    *Guest // nil: Local is the host itself, or the container could not be entered
@@ -134,7 +137,7 @@ type Host struct {
 	Hop     Neigh
 	Answers []string // who answers for HopAddr on the link
 	Asked   bool     // they were asked
-	// Resident is the neighbour entry of Local on the bridge.
+	// Resident is the neighbour entry of Local on the bridge, or on its host end.
 	Resident Neigh
 
 	Filters    firewall.Ruleset
@@ -157,6 +160,26 @@ type XfrmBlock struct {
 	Text     string
 	// Part: it selects by protocol or port, too.
 	Part bool
+}
+
+// door is the interface by which the host's IP meets the container: its own, or if that
+// is the remote end's, that one's.
+func (f *Facts) door() string {
+	switch {
+	case !f.Routed:
+		return f.BridgeName
+	case f.Local.Kind != api.TraceContainer:
+		return f.Host.RemoteEnd.Name
+	}
+	return f.Host.HostEnd.Name
+}
+
+// beyond is the interface that a packet to the remote end leaves the host by.
+func (f *Facts) beyond() string {
+	if f.SameNode {
+		return f.Host.RemoteEnd.Name
+	}
+	return f.Host.Uplink.Name
 }
 
 // Has reports whether the container's interface has an address.

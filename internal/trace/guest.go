@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -75,7 +76,7 @@ func (p *path) guestRoute() {
 		v = broken(codeRoute, p.repair(), "the container has no route to %s: %s", f.Remote.Address, r.Err)
 	case r.Dev != f.Guest.Link.Name:
 		v = broken(codeRoute, p.inside(fmt.Sprintf("ip route get %s", f.Remote.Address)), "the container sends to %s by %s, not by %s: %s", f.Remote.Address, r.Dev, f.Guest.Link.Name, r)
-	case f.Network.Contains(f.Remote.Address) && !f.Subnet.Contains(f.Remote.Address) && r.Via != f.Gateway:
+	case f.Network.Contains(f.Remote.Address) && (f.Routed || !f.Subnet.Contains(f.Remote.Address)) && r.Via != f.Gateway:
 		v = broken(codeRoute, p.repair(), "the container sends to %s by %s, not by the gateway %s", f.Remote.Address, r.Via, f.Gateway)
 	default:
 		v = fine("%s", r)
@@ -108,12 +109,18 @@ func (p *path) guestNeighbour() {
 	}
 	n := g.Hop
 	clear := p.inside(fmt.Sprintf("ip neigh del %s dev %s", g.HopAddr, g.Link.Name))
+	if f.Routed { // the entry is the agent's
+		want, whose, clear = f.Host.HostEnd.MAC, f.Host.HostEnd.Name, p.repair()
+	}
 	var v verdict
 	switch {
 	case !g.HopAddr.IsValid():
 		v = unknown("no next hop")
 	case n.MAC != "" && want != "" && n.MAC != want:
 		v = broken(codeGateway, clear, "the container sends packets for %s to %s (%s), but %s has %s", g.HopAddr, n.MAC, n.State, whose, want)
+	case f.Routed && g.HopAddr == f.Gateway && n.MAC == "":
+		// The host has no such address, so that nobody answers for it.
+		v = broken(codeGateway, p.repair(), "the container does not know the hardware address of its gateway %s (%s)", g.HopAddr, cmp.Or(n.State, "no entry"))
 	case n.Failed:
 		v = doubt(codeGateway, "", "%s did not answer when the container asked for it last", g.HopAddr)
 	case !n.Exists:

@@ -20,10 +20,14 @@ func (p *path) hostEnd() {
 		v = broken(codeHostLink, p.repair(), "%s does not exist", l.Name)
 	case !l.Up:
 		v = broken(codeHostLink, p.repair(), "%s is down", l.Name)
-	case l.Master != f.BridgeName:
+	case f.Routed && l.Master != "":
+		v = broken(codeHostLinkOut, fmt.Sprintf("ip link set %s nomaster", l.Name), "%s is a port of %s: the container's packets do not come to the host", l.Name, l.Master)
+	case !f.Routed && l.Master != f.BridgeName:
 		v = broken(codeHostLinkOut, p.repair(), "%s is not a port of %s", l.Name, f.BridgeName)
 	case !l.Carrier:
 		v = unknown("%s has no carrier: the container's end is down", l.Name)
+	case f.Routed:
+		v = fine("up")
 	case !l.Forwards:
 		v = broken(codeHostLinkOut, fmt.Sprintf("bridge link set dev %s state 3", l.Name), "%s is a port of %s that does not forward", l.Name, f.BridgeName)
 	case f.Switched && l.Isolated && f.Host.RemoteEnd.Isolated:
@@ -38,12 +42,22 @@ func (p *path) hostEnd() {
 
 // packet is the one that leaves the local end.
 func (p *path) packet(in, out string) firewall.Packet {
-	return firewall.Packet{In: in, Out: out, Src: p.f.Local.Address, Dst: p.f.Remote.Address, Established: p.f.Answering, Bridge: p.f.BridgeName}
+	return p.except(firewall.Packet{In: in, Out: out, Src: p.f.Local.Address, Dst: p.f.Remote.Address, Established: p.f.Answering})
 }
 
 // reply is the one that comes to the local end.
 func (p *path) reply(in, out string) firewall.Packet {
-	return firewall.Packet{In: in, Out: out, Src: p.f.Remote.Address, Dst: p.f.Local.Address, Established: !p.f.Answering, Bridge: p.f.BridgeName}
+	return p.except(firewall.Packet{In: in, Out: out, Src: p.f.Remote.Address, Dst: p.f.Local.Address, Established: !p.f.Answering})
+}
+
+// except says what a command that mends a firewall lets through.
+func (p *path) except(pkt firewall.Packet) firewall.Packet {
+	if p.f.Routed {
+		pkt.Network = p.f.Network
+	} else {
+		pkt.Bridge = p.f.BridgeName
+	}
+	return pkt
 }
 
 // bridge reports whether there is one.
@@ -132,7 +146,7 @@ func (p *path) forwarding(dev string) {
 // forward are the host's filters for what it sends on from one interface to another.
 func (p *path) forward(in, out string) {
 	pkt := p.packet(in, out)
-	if in != p.f.BridgeName {
+	if in != p.f.door() {
 		pkt = p.reply(in, out)
 	}
 	hooks := []firewall.Hook{{Family: "ip", Name: "prerouting"}, {Family: "ip", Name: "forward"}, {Family: "ip", Name: "postrouting"}}
@@ -155,7 +169,7 @@ func (p *path) hostFilter(hook string) {
 		pkt, dev, hooks, dirs = p.reply(f.Host.Arrival.Name, ""), f.Host.Arrival.Name, []string{"prerouting", "input"}, []string{"in"}
 	}
 	if f.SameNode {
-		dev, pkt.In, pkt.Out = f.BridgeName, "", ""
+		dev, pkt.In, pkt.Out = f.door(), "", ""
 	}
 	var hs []firewall.Hook
 	for _, h := range hooks {
@@ -242,16 +256,19 @@ func linkDown(l Link) verdict {
 	return fine("up, mtu %d", l.MTU)
 }
 
-// resident is the neighbour entry of the container on the bridge.
+// resident is the host's neighbour entry of the container.
 func (p *path) resident() {
 	f, n := p.f, p.f.Host.Resident
-	clear := fmt.Sprintf("ip neigh del %s dev %s", f.Local.Address, f.BridgeName)
+	clear := fmt.Sprintf("ip neigh del %s dev %s", f.Local.Address, f.door())
+	if f.Routed {
+		clear = p.repair()
+	}
 	var v verdict
 	switch {
 	case n.MAC != "" && f.Host.MAC != "" && n.MAC != f.Host.MAC && n.Permanent:
 		v = broken(codeNeighbour, clear, "the host sends packets for %s to %s (%s), the container has %s", f.Local.Address, n.MAC, n.State, f.Host.MAC)
 	case n.MAC != "" && f.Host.MAC != "" && n.MAC != f.Host.MAC:
-		v = broken(codeDuplicate, clear, "%s answers for %s on the bridge, the container has %s", n.MAC, f.Local.Address, f.Host.MAC)
+		v = broken(codeDuplicate, clear, "%s answers for %s on %s, the container has %s", n.MAC, f.Local.Address, f.door(), f.Host.MAC)
 	case n.Failed:
 		v = doubt(codeNeighbour, "", "%s did not answer when the host asked for it last", f.Local.Address)
 	case !n.Exists:

@@ -19,7 +19,7 @@ func Leave(f *Facts) []api.TraceHop {
 			p.guestNeighbour()
 		}
 		p.hostEnd()
-		if !p.bridge() {
+		if !f.Routed && !p.bridge() {
 			return p.hops
 		}
 		if f.Switched {
@@ -27,20 +27,25 @@ func Leave(f *Facts) []api.TraceHop {
 			p.frames("prerouting", "forward", "postrouting")
 			return p.hops
 		}
-		p.frames("prerouting", "input")
-		if !f.SameNode { // what is for the host itself is not forwarded
-			p.forwarding(f.BridgeName)
+		if !f.Routed {
+			p.frames("prerouting", "input")
+		}
+		if f.Remote.Kind == api.TraceContainer || !f.SameNode { // what is for the host itself is not forwarded
+			p.forwarding(f.door())
 		}
 	default:
 		p.hostFilter("output")
 	}
 	if f.SameNode {
 		p.localRoute()
+		if f.Local.Kind == api.TraceContainer && f.Remote.Kind == api.TraceContainer {
+			p.forward(f.door(), f.beyond())
+		}
 		return p.hops
 	}
 	right := p.hostRoute()
 	if f.Local.Kind == api.TraceContainer {
-		p.forward(f.BridgeName, f.Host.Uplink.Name)
+		p.forward(f.door(), f.beyond())
 		p.source()
 	}
 	p.uplink(f.Host.Uplink, "egress")
@@ -59,7 +64,9 @@ func Enter(f *Facts) []api.TraceHop {
 		p.hostFilter("input")
 		return p.hops
 	}
-	if !f.Switched {
+	if f.Routed {
+		p.resident()
+	} else if !f.Switched {
 		if !p.bridge() {
 			return p.hops
 		}
@@ -89,7 +96,7 @@ func (p *path) arrive() {
 		}
 		q.forwarding(l.Name)
 		q.reverse(l, in)
-		q.forward(l.Name, p.f.BridgeName)
+		q.forward(l.Name, p.f.door())
 		return q
 	}
 	came := by(h.Arrival, h.In)

@@ -232,7 +232,7 @@ func Counters(f *Facts, p Place) []api.TraceCounter {
 	}
 	read(-1, p.HostIfname, p.HostIfname+" on "+f.Node, true)
 	if !f.SameNode {
-		if p.HostIfname != "" {
+		if p.HostIfname != "" && !f.Routed {
 			read(-1, f.BridgeName, f.BridgeName+" on "+f.Node, true)
 		}
 		read(-1, f.Host.Uplink.Name, f.Host.Uplink.Name+" on "+f.Node, false)

@@ -268,7 +268,7 @@ func (k *collector) sysctls() {
 	h.IPForward = read("ipv4/ip_forward")
 	h.BridgeCall = read("bridge/bridge-nf-call-iptables") == "1"
 	all := number(read("ipv4/conf/all/rp_filter"))
-	for _, dev := range []string{k.f.BridgeName, h.Uplink.Name, h.Arrival.Name, h.Own.Name} {
+	for _, dev := range []string{k.f.door(), h.Uplink.Name, h.Arrival.Name, h.Own.Name} {
 		if v := read("ipv4/conf/" + dev + "/forwarding"); v != "" && dev != "" {
 			h.Forwarding[dev] = v
 			h.RPFilter[dev] = max(all, number(read("ipv4/conf/"+dev+"/rp_filter")))

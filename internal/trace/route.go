@@ -77,10 +77,10 @@ func (p *path) peerRoute(r Route) verdict {
 		return fine("%s", r)
 	case linkDown(f.Host.Uplink).state == api.TraceBroken && f.Host.Uplink.Name != "" && !mainRight:
 		return unknown("no route to %s: %s", f.PeerSubnet, linkDown(f.Host.Uplink).detail)
-	case r.Err != "" && f.Local.Kind == api.TraceContainer && f.Host.Forwarding[f.BridgeName] == "0" && mainRight:
-		return unknown("the kernel does not forward what comes in by %s", f.BridgeName)
-	case r.Invalid && mainRight && !f.Host.Plain.bad() && f.Host.RPFilter[f.BridgeName] == strict:
-		return broken(codeRPFilter, fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", f.BridgeName), "the kernel does not take %s as a source on %s", f.Local.Address, f.BridgeName)
+	case r.Err != "" && f.Local.Kind == api.TraceContainer && f.Host.Forwarding[f.door()] == "0" && mainRight:
+		return unknown("the kernel does not forward what comes in by %s", f.door())
+	case r.Invalid && mainRight && !f.Host.Plain.bad() && f.Host.RPFilter[f.door()] == strict:
+		return broken(codeRPFilter, fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", f.door()), "the kernel does not take %s as a source on %s", f.Local.Address, f.door())
 	case !r.bad() && r.Table != tableMain, r.bad() && mainRight:
 		return p.byRule(r)
 	case !f.Host.ToNextHop.bad() && f.Host.ToNextHop.Routed:
@@ -142,9 +142,9 @@ func (p *path) outsideRoute(r Route) verdict {
 		return fine("%s", r)
 	case up.state == api.TraceBroken && f.Host.Uplink.Name != "":
 		return unknown("no route to %s: %s", f.Remote.Address, up.detail)
-	case r.Invalid && !f.Host.Plain.bad() && f.Host.RPFilter[f.BridgeName] == strict:
-		return broken(codeRPFilter, fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", f.BridgeName), "the kernel does not take %s as a source on %s", f.Local.Address, f.BridgeName)
-	case f.Host.Forwarding[f.BridgeName] != "1" && f.Local.Kind == api.TraceContainer && !f.Host.Plain.bad():
+	case r.Invalid && !f.Host.Plain.bad() && f.Host.RPFilter[f.door()] == strict:
+		return broken(codeRPFilter, fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", f.door()), "the kernel does not take %s as a source on %s", f.Local.Address, f.door())
+	case f.Host.Forwarding[f.door()] != "1" && f.Local.Kind == api.TraceContainer && !f.Host.Plain.bad():
 		return unknown("the kernel does not forward")
 	case !f.Host.Main.bad():
 		return p.byRule(r)
@@ -152,28 +152,47 @@ func (p *path) outsideRoute(r Route) verdict {
 	return broken(codeDefaultRoute, "ip route add default via ROUTER", "the host has no route to %s: %s", f.Remote.Address, r.Err)
 }
 
-// localRoute is the way between a container and its own host.
+// linkGone reports whether a host end that is down has taken its route with it.
+func linkGone(l Link) bool { return l.Name != "" && (!l.Exists || !l.Up) }
+
+// localRoute is the way between a container and its own host, or another container of
+// its host that has a route of its own.
 func (p *path) localRoute() {
 	f := p.f
 	r, want := f.Host.Out, "the host itself"
-	if f.Local.Kind != api.TraceContainer {
-		r, want = f.Host.Plain, f.BridgeName
+	switch {
+	case f.Local.Kind != api.TraceContainer:
+		r, want = f.Host.Plain, f.door()
+	case f.Remote.Kind == api.TraceContainer: // each has a route of its own
+		want = f.beyond()
 	}
 	var v verdict
-	switch {
-	case f.Local.Kind == api.TraceContainer && r.Err == "" && r.Type == typeLocal, f.Local.Kind != api.TraceContainer && !r.bad() && r.Dev == f.BridgeName:
+	switch toHost := f.Remote.Kind == api.TraceHost; {
+	case toHost && r.Err == "" && r.Type == typeLocal, !toHost && !r.bad() && r.Dev == want:
 		v = fine("%s", r)
+	case !toHost && linkGone(f.Host.RemoteEnd):
+		v = unknown("%s is down", want)
+	case f.Local.Kind == api.TraceContainer && f.Host.Forwarding[f.door()] == "0":
+		v = unknown("the kernel does not forward what comes in by %s", f.door())
 	default:
-		v = p.toBridge(r, want)
+		v = p.toEndpoint(r, want, f.Remote)
 	}
 	p.add(whatHostRoute, f.Remote.Address.String(), v)
 }
 
-// toBridge names what has the place of the connected route.
-func (p *path) toBridge(r Route, want string) verdict {
+// toEndpoint names what has the place of the route to an end on this node: the connected
+// one of the bridge, or the container's own.
+func (p *path) toEndpoint(r Route, want string, end api.TraceEnd) verdict {
 	f := p.f
+	byRule := r.Err == "" && r.Table != tableMain && r.Table != tableLocal
 	switch {
-	case r.Err == "" && r.Table != tableMain && r.Table != tableLocal:
+	case f.Routed && end.Kind == api.TraceContainer && !byRule:
+		mend := "ip route replace " + end.Address.String() + " dev " + want + " proto 147"
+		if r.Err == "" && r.Dst.IsSingleIP() && !r.Ours {
+			mend = "ip route del " + r.selector() + "; " + mend
+		}
+		return broken(codeHostRoute, mend, "the host's route to %s by %s is missing or another has its place: %s", end, want, r)
+	case byRule:
 		return p.byRule(r)
 	case r.Err == "" && r.Dst.Bits() > 0 && !r.Ours:
 		return broken(codeOverlap, "ip route del "+r.selector(), "%s takes packets that are for %s", r, want)
@@ -188,8 +207,8 @@ func (p *path) reverse(arrival Link, in Route) {
 	f := p.f
 	back := f.Host.Back
 	dev := arrival.Name
-	rightIn := in.Err == "" && (in.Type == typeLocal && f.Local.Kind != api.TraceContainer || in.Type == typeAway && in.Dev == f.BridgeName)
-	rightBack := back.Err == "" && (back.Type == typeLocal && f.Local.Kind != api.TraceContainer || back.Type == typeAway && back.Dev == f.BridgeName)
+	rightIn := in.Err == "" && (in.Type == typeLocal && f.Local.Kind != api.TraceContainer || in.Type == typeAway && in.Dev == f.door())
+	rightBack := back.Err == "" && (back.Type == typeLocal && f.Local.Kind != api.TraceContainer || back.Type == typeAway && back.Dev == f.door())
 	var v verdict
 	switch {
 	case dev == "":
@@ -207,8 +226,10 @@ func (p *path) reverse(arrival Link, in Route) {
 		v = broken(codeOverlap, "ip route get "+f.Remote.Address.String(), "the kernel does not take %s as a source on %s: %s", f.Remote.Address, dev, in.Err)
 	case rightBack:
 		v = p.byRule(in)
+	case f.Routed && f.Local.Kind == api.TraceContainer && linkGone(f.Host.HostEnd):
+		v = unknown("%s is down", f.Host.HostEnd.Name)
 	default:
-		v = p.toBridge(back, f.BridgeName)
+		v = p.toEndpoint(back, f.door(), f.Local)
 	}
 	p.add(whatReverse, f.Local.Address.String(), v)
 }

@@ -45,6 +45,7 @@ const (
 	codeBridgeDown   = "bridge-down"
 	codeHostLink     = "host-link-down"
 	codeHostLinkOut  = "host-link-bridge"
+	codeHostRoute    = "host-route"
 	codeFDB          = "fdb"
 	codeLink         = "container-link-down"
 	codeAddress      = "container-address"
