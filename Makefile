@@ -89,14 +89,17 @@ test-integration: root build ## Tests with real containerd and runc, in namespac
 	$(GO) test -race -timeout 15m -p 1 -skip '^TestFault' $(REAL)
 	$(GO) test -race -timeout 40m -p 2 -skip '^TestFault' $(NODES)
 
+# How the nodes of the fault suite attach containers: bridge, routed, mixed.
+MODE ?=
+
 .PHONY: test-faults
-test-faults: root build ## The fault suite, the tests TestFault… of all packages; prints what they measured (docs/reliability.md)
-	$(GO) run ./internal/testx/faultrun
+test-faults: root build ## The fault suite, the tests TestFault… of all packages; prints what they measured (docs/reliability.md); MODE=routed or mixed: in that mode
+	STELLAR_TEST_MODE=$(MODE) $(GO) run ./internal/testx/faultrun
 
 .PHONY: test-faults-long
 test-faults-long: root build ## A part of the suite's long figures, SHARD=1/24: within an hour; the same command goes on
 	@[ -n "$(SHARD)" ] || { echo "which part? SHARD=1/24 is the first of twenty-four" >&2; exit 2; }
-	$(GO) run ./internal/testx/faultrun -shard $(SHARD)
+	STELLAR_TEST_MODE=$(MODE) $(GO) run ./internal/testx/faultrun -shard $(SHARD)
 
 .PHONY: test-mutations
 test-mutations: ## Break each promise of testdata/mutations in a copy, and see its test fail (needs root)

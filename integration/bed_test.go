@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"stellar.io/stellar/internal/config"
 	"stellar.io/stellar/internal/testx"
 )
 
@@ -89,6 +90,7 @@ type node struct {
 	containerd *testx.Containerd
 	dir        string // data and run directory of the agent
 	flags      []string
+	mode       string // that its agents are started in; "": none is given
 	build      string // the agent's binary; "": binary
 	agentEnv   []string
 	mayLog     string // an error that the test brings about; "": none
@@ -103,6 +105,7 @@ type node struct {
 type nodeOptions struct {
 	version      testx.Version
 	flags        []string
+	mode         string        // as node.mode; "": the suite's
 	images       []testx.Image // besides busybox and probe
 	env          []string      // of containerd
 	noContainerd bool          // it is started by the test
@@ -130,7 +133,7 @@ func newNode(t testing.TB, lan *testx.LAN, host int, o nodeOptions) *node {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	n := &node{
 		t: t, name: string(rune('a' + host)), host: lan.Hosts[host], outside: lan.Outside, dir: dir, flags: o.flags,
-		log: filepath.Join(dir, "agent.log"),
+		log: filepath.Join(dir, "agent.log"), mode: cmp.Or(o.mode, suiteMode(host)),
 	}
 	imgs, err := images()
 	if err != nil {
@@ -160,7 +163,23 @@ func (n *node) args(extra ...string) []string {
 		"agent", "--data-dir", filepath.Join(n.dir, "data"), "--run-dir", filepath.Join(n.dir, "run"), "--node-name", n.name,
 		"--containerd-address", n.containerd.Address, "--metrics-listen", "127.0.0.1:9642",
 	}
+	if n.mode != "" {
+		args = append(args, "--mode", n.mode)
+	}
 	return append(append(args, n.flags...), extra...)
+}
+
+// modeEnv names the mode in which the fault suite is run: bridge, routed, or mixed, in
+// which every second node has a bridge.
+const modeEnv = "STELLAR_TEST_MODE"
+
+// suiteMode is the mode of a host's agents, "" where the suite has none.
+func suiteMode(host int) string {
+	mode := os.Getenv(modeEnv)
+	if mode == "mixed" {
+		mode = []string{config.ModeRouted, config.ModeBridge}[host%2]
+	}
+	return mode
 }
 
 // launch starts the agent inside the host and waits for nothing.

@@ -21,6 +21,7 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/api/client"
+	"stellar.io/stellar/internal/config"
 	"stellar.io/stellar/internal/failpoint"
 	"stellar.io/stellar/internal/failpoint/failctl"
 	"stellar.io/stellar/internal/nlx"
@@ -242,7 +243,8 @@ func addressesIn(path string) (out []netip.Addr, err error) {
 	return out, err
 }
 
-// links: the host has a veth for each endpoint, on the bridge, and no other of ours.
+// links: the host has a veth for each endpoint, on the bridge or with a route of its own,
+// and no other of ours.
 func (b *crashBed) links(es map[string]endpoint) error {
 	c, err := nlx.Dial(b.host.FD, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -268,6 +270,9 @@ func (b *crashBed) links(es map[string]endpoint) error {
 	for name, e := range es {
 		if l, ok := ours[e.HostIfname]; !ok || !l.Up || l.Alias == "" || l.Master != bridge {
 			errs = append(errs, fmt.Errorf("the interface of %s is %+v", name, l))
+		}
+		if route := b.host.Run(b.t, "ip", "route", "show", e.Address); b.mode == config.ModeRouted && !strings.Contains(route, "dev "+e.HostIfname+" ") {
+			errs = append(errs, fmt.Errorf("the route to %s is %q", name, route))
 		}
 		delete(ours, e.HostIfname)
 	}

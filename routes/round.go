@@ -95,7 +95,7 @@ func (r *round) run(dryRun bool) ([]Change, error) {
 func relevant(w Wants, list []nlx.FIBRoute) []nlx.FIBRoute {
 	out := make([]nlx.FIBRoute, 0, len(list))
 	for _, f := range list {
-		if w.within(f.Dst) && (ours(f) || f.Dst.Bits() < 32 || !contains(w.Subnet, f.Dst)) {
+		if w.within(f.Dst) && (f.Dst.Bits() < 32 || !contains(w.Subnet, f.Dst) || ours(f) && f.Routed) {
 			out = append(out, f)
 		}
 	}

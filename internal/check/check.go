@@ -55,6 +55,7 @@ const (
 	BridgeDown        = "bridge-down"
 	HostLinkDown      = "host-link-down"
 	HostLinkBridge    = "host-link-bridge"
+	GatewayMissing    = "gateway-missing"
 	HostRoute         = "host-route"
 	FDB               = "fdb"
 	ContainerLinkDown = "container-link-down"
@@ -65,7 +66,7 @@ const (
 
 // order has what causes before what it leads to; a code that is missing comes last.
 var order = []string{
-	Kernel, UplinkDown, NodeAddress, AddressDuplicate, BridgeMissing, BridgeDown, Forwarding, HostLinkDown, HostLinkBridge, ContainerLinkDown, HostRoute,
+	Kernel, UplinkDown, NodeAddress, AddressDuplicate, BridgeMissing, BridgeDown, GatewayMissing, Forwarding, HostLinkDown, HostLinkBridge, ContainerLinkDown, HostRoute,
 	Neighbour, NotAdjacent, PeerUnreachable, RangeOverlap, RouteRule, RouteForeign, RouteMissing, RPFilter, XfrmDrop, IngressDrop, TCDrop, BridgeDrop,
 	BrNetfilter, ForwardDrop, PortFiltered, FDB, Masquerade, PathMTU, PortTaken, DiskFull, DataDir, Clock,
 	"store", "raft", "membership", "certificate", SubnetFull, NoLeader, ContainerdDown, AgentDown,
@@ -141,7 +142,7 @@ func explain(found []api.CheckFinding) []api.CheckFinding {
 			return has(BridgeMissing, "") || has(BridgeDown, "") && f.Code == ContainerLinkDown ||
 				f.Code == ContainerLinkDown && has(HostLinkDown, f.Subject)
 		case HostRoute:
-			return has(HostLinkDown, f.Subject)
+			return has(HostLinkDown, f.Subject) || has(GatewayMissing, "")
 		}
 		return false
 	})

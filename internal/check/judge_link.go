@@ -56,6 +56,9 @@ func (j *judgement) links() {
 	}
 	switch b, ok := f.link(f.Bridge); {
 	case f.Routed:
+		if !slices.ContainsFunc(f.Addrs, func(a nlx.Addr) bool { return a.Prefix.Addr() == netsetup.RoutedGateway }) {
+			j.error(GatewayMissing, netsetup.RoutedGateway.String(), fmt.Sprintf("the host lacks the gateway's address %s, and with it the routes to its containers", netsetup.RoutedGateway), f.repair(restartMend))
+		}
 	case !ok:
 		j.error(BridgeMissing, f.Bridge, fmt.Sprintf("the bridge %s does not exist", f.Bridge), f.repair(restartMend))
 	case b.Kind != "bridge":

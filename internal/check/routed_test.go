@@ -21,7 +21,7 @@ func healthyRouted() Facts {
 	f.Links = slices.DeleteFunc(f.Links, func(l nlx.Link) bool { return l.Kind == "bridge" })
 	link(&f, "vethx").Master = 0
 	f.Links = append(f.Links, nlx.Link{Index: 5, Name: "vethy", Kind: "veth", MTU: 1500, Up: true, Running: true})
-	f.Addrs = f.Addrs[:1]
+	f.Addrs = append(f.Addrs[:1], nlx.Addr{Index: 1, Prefix: netip.PrefixFrom(netsetup.RoutedGateway, 32)})
 	f.Endpoints = append(f.Endpoints, netsetup.Endpoint{
 		Owner: ipam.Owner{Kind: ipam.OwnerContainer, Namespace: "default", ID: "a2", Interface: "eth0"},
 		Addr:  netip.MustParseAddr("172.16.0.1"), Ifname: "eth0", HostIfname: "vethy", HostIndex: 5, Up: true,
@@ -67,6 +67,7 @@ func TestJudgeRouted(t *testing.T) {
 			f.Tables = append(f.Tables, other)
 		}, "", ""},
 		{"blackhole", func(f *Facts) { f.Tables[of1].Type = unix.RTN_BLACKHOLE }, HostRoute, "leads elsewhere"},
+		{"gateway gone, and the routes with it", func(f *Facts) { f.Addrs, f.Tables = f.Addrs[:1], f.Tables[:1] }, GatewayMissing, "169.254.1.1"},
 		{"host end down", func(f *Facts) {
 			*link(f, "vethx") = nlx.Link{Index: 4, Name: "vethx", Kind: "veth", MTU: 1500}
 			f.Tables = slices.Delete(f.Tables, of1, of1+1) // the kernel takes it away with the link

@@ -67,7 +67,7 @@ func (n *Node) Endpoint(_ context.Context, ref api.EndpointRef) (api.EndpointDet
 		return api.EndpointDetail{}, api.Errorf(api.CodeNotFound, "no endpoint of container %s", ref)
 	}
 	d := api.EndpointDetail{
-		Endpoint: n.endpoint(e), Created: e.Created, PID: e.PID, NetNS: e.NetNS, Subnet: p.subnet.Prefix, Gateway: p.subnet.Gateway(),
+		Endpoint: n.endpoint(e), Created: e.Created, PID: e.PID, NetNS: e.NetNS, Subnet: p.subnet.Prefix, Gateway: p.gateway(),
 		DefaultRoute: e.DefaultRoute, MTU: e.MTU, Hostname: e.Hostname, Strict: e.Strict,
 	}
 	if e.Reason != "" && d.Up() {

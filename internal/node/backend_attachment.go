@@ -9,6 +9,7 @@ import (
 	"stellar.io/stellar/agent"
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/events"
+	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 )
 
@@ -71,7 +72,7 @@ func (n *Node) AddAttachment(ctx context.Context, s api.AttachmentSpec) (api.Att
 		return api.AttachmentResult{}, attachmentError(err)
 	}
 	out := api.AttachmentResult{
-		Address: netip.PrefixFrom(e.Address, p.subnet.Prefix.Bits()), Gateway: p.subnet.Gateway(),
+		Address: netip.PrefixFrom(e.Address, p.subnet.Prefix.Bits()), Gateway: p.gateway(),
 		Network: p.network.Prefix, Subnet: p.subnet.Prefix,
 	}
 	if e.Reason != "" && !s.IPAMOnly {
@@ -79,6 +80,9 @@ func (n *Node) AddAttachment(ctx context.Context, s api.AttachmentSpec) (api.Att
 	}
 	if s.IPAMOnly {
 		return out, nil
+	}
+	if p.subnet.Mode == ipam.ModeRouted {
+		out.Address = netip.PrefixFrom(e.Address, e.Address.BitLen()) // what the interface has
 	}
 	out.MAC, out.HostIfname, out.Ifname, out.DefaultRoute, out.MTU = e.MAC, e.HostIfname, e.Ifname, e.DefaultRoute, e.MTU
 	if out.MTU == 0 {
