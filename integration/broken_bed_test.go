@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/api"
+	"stellar.io/stellar/internal/config"
 	"stellar.io/stellar/internal/testx"
 	"stellar.io/stellar/internal/testx/broken"
 )
@@ -28,18 +29,21 @@ type brokenBed struct {
 	nodes  map[string]*node
 	eps    map[string]endpoint // by container
 	builds map[string]string
+	mode   string
+	// hostMACs are the hardware addresses of the hosts' ends, by container.
+	hostMACs map[string]string
 }
 
 // brokenDisk is the size of the file systems of the data directories.
 const brokenDisk = "192m"
 
-func newBrokenBed(t *testing.T) *brokenBed {
+func newBrokenBed(t *testing.T, mode string) *brokenBed {
 	t.Helper()
-	b := &brokenBed{t: t, lan: testx.NewLAN(t, 3), nodes: map[string]*node{}, eps: map[string]endpoint{}, builds: map[string]string{}}
+	b := &brokenBed{t: t, mode: mode, lan: testx.NewLAN(t, 3), nodes: map[string]*node{}, eps: map[string]endpoint{}, hostMACs: map[string]string{}, builds: map[string]string{}}
 	b.lan.Outside.Run(t, "ip", "address", "add", "198.51.100.1/32", "dev", "lo")
 	shifted := buildShifted(t)
 	for i := range 3 {
-		n := b.add(newNode(t, b.lan, i, nodeOptions{}))
+		n := b.add(newNode(t, b.lan, i, nodeOptions{mode: mode}))
 		if n.name == "c" {
 			n.clock(shifted)
 		}
@@ -54,6 +58,7 @@ func newBrokenBed(t *testing.T) *brokenBed {
 	}
 	for _, id := range []string{"a1", "a2", "b1", "c1"} {
 		b.eps[id] = b.nodes[id[:1]].start(id)
+		b.hostMACs[id] = strings.TrimSpace(b.nodes[id[:1]].host.Run(t, "cat", "/sys/class/net/"+b.eps[id].HostIfname+"/address"))
 	}
 	for _, n := range b.nodes {
 		n.routed(a, b.nodes["b"], b.nodes["c"])
@@ -113,11 +118,15 @@ func (b *brokenBed) env(n *node) []string {
 	out := append(os.Environ(), "UPLINK=eth0", "BRIDGE=stellar0", "NETWORK=172.16.0.0/12", "ROUTER=192.0.2.254", "PORT=port2",
 		"DATA_DIR="+filepath.Join(n.dir, "data"), "ROOT="+n.root(), "CLOCK="+filepath.Join(n.dir, "clock"))
 	for i, name := range []string{"A", "B", "C"} {
-		out = append(out, fmt.Sprintf("SUBNET_%s=172.16.%d.0/22", name, 4*i), fmt.Sprintf("NODE_%s=192.0.2.%d", name, i+1), fmt.Sprintf("GATEWAY_%s=172.16.%d.1", name, 4*i))
+		gateway := fmt.Sprintf("172.16.%d.1", 4*i)
+		if b.mode == config.ModeRouted {
+			gateway = routedGateway
+		}
+		out = append(out, fmt.Sprintf("SUBNET_%s=172.16.%d.0/22", name, 4*i), fmt.Sprintf("NODE_%s=192.0.2.%d", name, i+1), fmt.Sprintf("GATEWAY_%s=%s", name, gateway))
 	}
 	for id, e := range b.eps {
 		up := strings.ToUpper(id)
-		out = append(out, up+"="+e.Address, "MAC_"+up+"="+e.MAC, "HOST_IF_"+up+"="+e.HostIfname)
+		out = append(out, up+"="+e.Address, "MAC_"+up+"="+e.MAC, "HOST_IF_"+up+"="+e.HostIfname, "MAC_HOST_"+up+"="+b.hostMACs[id])
 	}
 	return out
 }

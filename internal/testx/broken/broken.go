@@ -38,6 +38,7 @@ type Setup struct {
 	Code       string            `toml:"code"`
 	Subject    string            `toml:"subject"`
 	Bed        string            `toml:"bed"`
+	Mode       string            `toml:"mode"` // of the bed's nodes: "", as they are without a configuration, or routed
 	Containers int               `toml:"containers"`
 }
 
