@@ -263,14 +263,13 @@ func TestLargeSubnets(t *testing.T) {
 // TestModeChange: a node changes its mode when no address is in use, and until then goes
 // on as it is; there and back.
 func TestModeChange(t *testing.T) {
-	n := startNode(t, nodeOptions{flags: []string{"--config", writeConfig(t, `cool-down = "2s"`)}})
+	n := startNode(t, nodeOptions{flags: []string{"--config", writeConfig(t, `cool-down = "2s"`)}, mode: config.ModeBridge})
 	a := n.start("a")
 	restart := func(mode string) {
 		t.Helper()
 		n.stopAgent(syscall.SIGTERM)
 		n.mode = mode
 		n.startAgent()
-		n.cli("status", "--wait", "--timeout", "30s")
 	}
 	restart(config.ModeRouted)
 	n.awaitStatus("mode ERR", "1 addresses in use", "node drain")

@@ -89,6 +89,8 @@ func writeReady(w http.ResponseWriter, report api.StatusReport, ignoreLeader, ve
 			return c.State != api.OK
 		case api.CheckLeader:
 			return c.State != api.OK && !ignoreLeader
+		case modeCheck:
+			return false // containers are attached in either mode
 		}
 		return c.State == api.Err
 	}
