@@ -58,7 +58,7 @@ func newBrokenBed(t *testing.T, mode string) *brokenBed {
 	}
 	for _, id := range []string{"a1", "a2", "b1", "c1"} {
 		b.eps[id] = b.nodes[id[:1]].start(id)
-		b.hostMACs[id] = strings.TrimSpace(b.nodes[id[:1]].host.Run(t, "cat", "/sys/class/net/"+b.eps[id].HostIfname+"/address"))
+		b.hostMACs[id] = strings.Fields(b.nodes[id[:1]].host.Run(t, "ip", "-br", "link", "show", b.eps[id].HostIfname))[2]
 	}
 	for _, n := range b.nodes {
 		n.routed(a, b.nodes["b"], b.nodes["c"])

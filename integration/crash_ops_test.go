@@ -289,7 +289,7 @@ func (b *crashBed) reroute() crashOp {
 
 // metric is that of the route of the whole network.
 func (b *crashBed) metric() string {
-	fields := strings.Fields(b.host.Run(b.t, "ip", "route", "show", "type", "unreachable"))
+	fields := strings.Fields(b.host.Run(b.t, "ip", "route", "show", "exact", "172.16.0.0/12", "type", "unreachable"))
 	for i, f := range fields {
 		if f == "metric" {
 			return fields[i+1]

@@ -182,7 +182,8 @@ func (x *AttachmentsAddRequest) GetIpamOnly() bool {
 
 type AttachmentsAddResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// With the prefix length of the subnet, "172.16.0.5/22"; of 32 bits in routed mode.
+	// With the prefix length of the subnet, "172.16.0.5/22"; of 32 bits in routed mode,
+	// unless ipam_only is asked for.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	// Empty with ipam_only, like the three that follow.
