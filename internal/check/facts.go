@@ -36,7 +36,7 @@ type Facts struct {
 	Addrs      []nlx.Addr
 	Endpoints  []netsetup.Endpoint
 	MACs       map[netip.Addr]string // of the containers, as the agent knows them; without one it is not judged
-	Forwarding map[string]bool // of the bridge, or the hosts' ends, and the uplinks
+	Forwarding map[string]bool       // of the bridge, or the hosts' ends, and the uplinks
 
 	Routes     []routes.Status
 	Conditions []routes.Condition

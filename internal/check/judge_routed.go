@@ -38,7 +38,12 @@ func (f Facts) doors() []string {
 
 // packet is one that is tried, with what a command that mends a firewall lets through.
 func (f Facts) packet(in, out string, src, dst netip.Addr) firewall.Packet {
-	p := firewall.Packet{In: in, Out: out, Src: src, Dst: dst}
+	p := firewall.Packet{In: in, Out: out, Src: src, Dst: dst, Groups: map[string]uint32{}}
+	for _, name := range []string{in, out} {
+		if l, ok := f.link(name); ok {
+			p.Groups[name] = l.Group
+		}
+	}
 	if f.Routed {
 		p.Network = f.Network
 	}

@@ -23,6 +23,8 @@ import (
 type Packet struct {
 	In, Out  string // interfaces; "" where it has none yet or any more
 	Src, Dst netip.Addr
+	// Groups are the groups of interfaces, as far as they are known.
+	Groups map[string]uint32
 	// SrcMAC and DstMAC are known inside a bridge; empty: not known.
 	SrcMAC, DstMAC string
 	ARP            bool // it asks for the hardware address of Dst
@@ -254,6 +256,16 @@ func (p Packet) field(key string) (value, bool) {
 		return value{word: p.In}, true
 	case "oifname":
 		return value{word: p.Out}, true
+	case "iifgroup", "oifgroup":
+		dev := p.In
+		if key == "oifgroup" {
+			dev = p.Out
+		}
+		g, known := p.Groups[dev]
+		if g == 0 {
+			return value{word: "default"}, known
+		}
+		return value{word: strconv.FormatUint(uint64(g), 10)}, known
 	case "ip saddr", "ip daddr":
 		a := p.Src
 		if key == "ip daddr" {

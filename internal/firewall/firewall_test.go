@@ -58,6 +58,9 @@ const (
 	byBridge    = `{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":{"set":["lo","stellar*"]}}},`
 	toDocker    = `{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"docker0"}},`
 	inet6       = `{"match":{"op":"==","left":{"payload":{"protocol":"ip6","field":"daddr"}},"right":"fe80::1"}},`
+	toOurs      = `{"match":{"op":"==","left":{"meta":{"key":"oifgroup"}},"right":147}},`
+	notToOurs   = `{"match":{"op":"!=","left":{"meta":{"key":"oifgroup"}},"right":147}},`
+	toDefault   = `{"match":{"op":"==","left":{"meta":{"key":"oifgroup"}},"right":"default"}},`
 	jump        = `{"jump":{"target":"sub"}}`
 	goSub       = `{"goto":{"target":"sub"}}`
 	back        = `{"return":null}`
@@ -71,6 +74,8 @@ func TestJudge(t *testing.T) {
 	t.Parallel()
 	answer := out
 	answer.Established = true
+	grouped, ungrouped := out, out
+	grouped.Groups, ungrouped.Groups = map[string]uint32{out.Out: 147}, map[string]uint32{out.Out: 0}
 	tests := []struct {
 		name   string
 		packet Packet
@@ -94,6 +99,12 @@ func TestJudge(t *testing.T) {
 		{"the bridge let through", out, "drop", []string{byBridge + accept}, ""},
 		{"another interface dropped", out, "accept", []string{toDocker + drop}, ""},
 		{"two matches, one of which fails", out, "accept", []string{byBridge + toDocker + drop}, ""},
+		{"a group, not known which", out, "accept", []string{toOurs + drop}, "drop"},
+		{"its group", grouped, "accept", []string{toOurs + drop}, "DROP"},
+		{"another group", ungrouped, "accept", []string{toOurs + drop}, ""},
+		{"all but its group", grouped, "accept", []string{notToOurs + drop}, ""},
+		{"all but another group", ungrouped, "accept", []string{notToOurs + drop}, "DROP"},
+		{"the group without a number", ungrouped, "accept", []string{toDefault + drop}, "DROP"},
 		{"IPv6", out, "accept", []string{inet6 + drop}, ""},
 		{"a chain drops", out, "accept", []string{jump, "sub:" + drop}, "DROP"},
 		{"a chain for another interface drops", out, "accept", []string{toDocker + jump, "sub:" + drop}, ""},

@@ -232,7 +232,7 @@ func metaKey(key string) match {
 		return match{key: "iifname"}
 	case "oif":
 		return match{key: "oifname"}
-	case "iifname", "oifname", "protocol", "nfproto", "pkttype":
+	case "iifname", "oifname", "iifgroup", "oifgroup", "protocol", "nfproto", "pkttype":
 		return match{key: key}
 	case "l4proto":
 		return match{key: key, part: true}

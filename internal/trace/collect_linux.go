@@ -51,7 +51,9 @@ func Collect(ctx context.Context, f *Facts, p Place) error {
 	}
 	f.Host.MAC, f.Host.RemoteMAC = p.MAC, p.RemoteMAC
 	f.Host.Forwarding, f.Host.RPFilter, f.Host.TC = map[string]string{}, map[string]int{}, map[string]TC{}
+	f.Host.Groups = map[string]uint32{}
 	for _, l := range k.links {
+		f.Host.Groups[l.Name] = l.Group
 		if l.Group != linkGroup && len(l.MAC) == 6 && l.MAC.String() != "00:00:00:00:00:00" {
 			f.Host.MACs = append(f.Host.MACs, l.MAC.String())
 		}

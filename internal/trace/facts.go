@@ -145,6 +145,7 @@ type Host struct {
 	TC         map[string]TC
 	Xfrm       []XfrmBlock
 	MACs       []string
+	Groups     map[string]uint32 // of the interfaces
 }
 
 // Rule is a policy rule that is not one of the kernel's three.

@@ -50,8 +50,10 @@ func (p *path) reply(in, out string) firewall.Packet {
 	return p.except(firewall.Packet{In: in, Out: out, Src: p.f.Remote.Address, Dst: p.f.Local.Address, Established: !p.f.Answering})
 }
 
-// except says what a command that mends a firewall lets through.
+// except adds what is known of the interfaces, and what a command that mends a firewall
+// lets through.
 func (p *path) except(pkt firewall.Packet) firewall.Packet {
+	pkt.Groups = p.f.Host.Groups
 	if p.f.Routed {
 		pkt.Network = p.f.Network
 	} else {
