@@ -170,3 +170,40 @@ func BenchmarkMillion(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkDecode is an entry of 128 binds, by the quick way and the general one.
+func BenchmarkDecode(b *testing.B) {
+	s := cluster(b, 1)
+	e := Envelope{Request: RequestID{nodeID(1), 1 << 40}}
+	for i := range 128 {
+		e.Commands = append(e.Commands, BindLease{Fence: fence(b, s, 1), Addr: mustAddr("172.16.0.9"), Owner: owner(containerID(i))})
+	}
+	data, err := e.Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("quick", func(b *testing.B) {
+		for b.Loop() {
+			if _, ok := decodeLeases(data[1:]); !ok {
+				b.Fatal("not in the form")
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/128, "ns/command")
+	})
+	b.Run("general", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := decodeAny(data[1:]); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/128, "ns/command")
+	})
+	b.Run("encode", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := e.Encode(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/128, "ns/command")
+	})
+}

@@ -69,8 +69,16 @@ func DecodeEnvelope(data []byte) (Envelope, error) {
 	if data[0] != envelopeVersion {
 		return Envelope{}, fmt.Errorf("%w: envelope version %d", ErrUnknownCommand, data[0])
 	}
+	if e, ok := decodeLeases(data[1:]); ok {
+		return e, nil
+	}
+	return decodeAny(data[1:])
+}
+
+// decodeAny decodes any entry, without its first byte.
+func decodeAny(data []byte) (Envelope, error) {
 	m := &ipampb.Envelope{}
-	if err := proto.Unmarshal(data[1:], m); err != nil {
+	if err := proto.Unmarshal(data, m); err != nil {
 		return Envelope{}, fmt.Errorf("%w: %w", ErrUnknownCommand, err)
 	}
 	if err := knownOnly(m.ProtoReflect()); err != nil {
