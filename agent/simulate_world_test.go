@@ -150,7 +150,7 @@ func (w *world) boot() {
 	w.c.notices()
 	h, err := holder.Open(holder.Config{
 		Node: simNode, Cluster: simCluster, Subnet: w.s.subnet, JournalPath: "/sim/journal", Store: simProposer{&w.s, l},
-		FS: simFS{&w.disk, l}, Clock: simClock{w, l}, Flights: math.MaxInt,
+		FS: simFS{&w.disk, l}, Clock: simClock{w, l}, Flights: math.MaxInt, Gather: 1,
 	})
 	if err != nil {
 		w.trace.line("boot fails").text(err.Error()).end(w)

@@ -41,9 +41,10 @@ type Config struct {
 	RetryMax     time.Duration // 0: 5 s
 	AuditEvery   time.Duration // journal and replica are compared so often without a cause; 0: 30 s
 	ProposalWait time.Duration // one attempt to replicate takes at most so long; 0: 5 s
-	// Flights is how many groups of binds are under way at once; what comes meanwhile
-	// goes with the next (ADR 25). 0: 2.
-	Flights int
+	// Binds that come while others are under way go together (ADR 25), at most Flights
+	// groups at once; 0: 4. A further group goes when Gather binds wait, or when the last
+	// one takes long; 0: 128. With 1 no bind waits for another, up to Flights.
+	Flights, Gather int
 
 	// OnSync is called with the time that each fsync of the journal took. It must not
 	// block. nil: nobody is told.
@@ -68,7 +69,10 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	if c.Flights == 0 {
-		c.Flights = 2
+		c.Flights = 4
+	}
+	if c.Gather == 0 {
+		c.Gather = 128
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

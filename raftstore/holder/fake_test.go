@@ -251,7 +251,7 @@ type node struct {
 	cancel context.CancelFunc
 	done   chan error
 
-	groups int // Config.Flights
+	groups, gather int // Config.Flights and Gather
 }
 
 // tempDir is t.TempDir for use inside a synctest bubble.
@@ -277,7 +277,7 @@ func newNode(t testing.TB, store *fakeStore, live ...Live) *node {
 func (n *node) config() Config {
 	return Config{
 		Node: testNode, Subnet: n.store.subnet(), JournalPath: filepath.Join(n.dir, "journal"),
-		Store: n.store, FS: n.disk, Flights: n.groups,
+		Store: n.store, FS: n.disk, Flights: n.groups, Gather: n.gather,
 	}
 }
 

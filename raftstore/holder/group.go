@@ -24,6 +24,10 @@ import (
 const maxGroup = 256
 
 const (
+	// patience is for how long a bind waits for a group that is under way, if it is not
+	// the last that comes: a healthy cluster commits in a few milliseconds, and behind a
+	// slow one waiting would double what a bind takes.
+	patience   = 20 * time.Millisecond
 	leaderPoll = 10 * time.Millisecond // between two looks for a leader
 	maxRenew   = 4                     // times that a request id is replaced
 )
@@ -47,11 +51,15 @@ type group struct {
 	err     error         // unless committed
 }
 
-// queue lets op wait for the next group. It reports whether the caller has to have
-// bindGroup run. The caller holds h.mu.
+// queue lets op wait for the next group. It reports whether that goes now: the caller
+// has to have bindGroup run. The caller holds h.mu.
 func (h *Holder) queue(op *bindOp) (departs bool) {
 	h.waiting = append(h.waiting, op)
-	if h.flying >= h.cfg.Flights {
+	switch {
+	case h.flying == 0:
+	case h.flying >= h.cfg.Flights:
+		return false
+	case len(h.waiting) < h.cfg.Gather && op.begin.Sub(h.departed) < patience:
 		return false
 	}
 	h.flying++
@@ -60,8 +68,10 @@ func (h *Holder) queue(op *bindOp) (departs bool) {
 
 // board takes what waits. The caller of bindGroup has counted itself as flying.
 func (h *Holder) board() *group {
+	now := h.cfg.Clock.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.departed = now
 	n := min(len(h.waiting), maxGroup)
 	g := &group{ops: h.waiting[:n:n]}
 	h.waiting = h.waiting[n:]
@@ -71,7 +81,7 @@ func (h *Holder) board() *group {
 // makeWay lets the next group go, if somebody waits.
 func (h *Holder) makeWay() {
 	h.mu.Lock()
-	next := len(h.waiting) > 0
+	next := len(h.waiting) > 0 && (h.flying == 1 || len(h.waiting) >= h.cfg.Gather)
 	if !next {
 		h.flying--
 	}

@@ -35,6 +35,7 @@ type Holder struct {
 	known     map[ipam.Owner][]*lease // leases by their owner, held or released
 	waiting   []*bindOp               // binds that go with the next group
 	flying    int                     // groups under way
+	departed  time.Time               // when the last of them went
 	flights   []*flight               // of unknown outcome, none of them being proposed by Bind
 	reserved  map[netip.Addr]string   // the operator's reservations, as the journal has them
 	reserving map[netip.Addr]int      // addresses that a Reserve of unknown outcome is about

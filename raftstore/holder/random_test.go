@@ -68,7 +68,7 @@ func newHistory(t *testing.T, seed uint64) *history {
 		maybe: map[ipam.Owner]bool{}, released: map[netip.Addr]releasedNote{},
 	}
 	h.node = newNode(t, newFakeStore(t, 28))
-	h.groups = 1 + int(seed%3) // with one, binds of one moment go together as a rule
+	h.groups, h.gather = 1+int(seed%3), 1+int(seed%2) // binds of one moment go together, or not
 	h.restart()
 	return h
 }
