@@ -15,7 +15,9 @@ func BenchmarkTable(b *testing.B) {
 		bench func(*testing.B, *table)
 	}{
 		{"Attach", benchAttachSection}, {"Leases", benchLeaseRate}, {"State", benchState}, {"Node", benchOneNode}, {"Ready", benchReady}, {"Runtime", benchRuntime}, {"Join", benchJoin},
-		{"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Cluster", benchCluster}, {"Followers", benchFollowers}, {"Throughput", benchThroughput},
+		{"Attach", benchAttachSection}, {"Leases", benchLeaseRate}, {"State", benchState}, {"Node", benchOneNode}, {"Ready", benchReady},
+		{"Runtime", benchRuntime}, {"Join", benchJoin}, {"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Node4k", benchFullNode},
+		{"Cluster", benchCluster}, {"Followers", benchFollowers}, {"Throughput", benchThroughput},
 	} {
 		t.section(b, s.name, s.bench)
 	}
