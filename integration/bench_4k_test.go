@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,8 +36,18 @@ func benchFullNode(b *testing.B, t *table) {
 	n.cli("status", "--wait", "--timeout", "30s")
 	peer.startAgent()
 	peer.join(n, n.token())
-	n.routed(n, peer)
-	peer.routed(n, peer)
+	for _, r := range []struct {
+		n     *node
+		route string
+	}{{n, "10.0.16.0/20 via 192.0.2.2"}, {peer, "10.0.0.0/20 via 192.0.2.1"}} {
+		r.n.eventually(quiet, r.n.name+" has the other's route", func() error {
+			out, err := r.n.host.Output("ip", "route", "show", "proto", "147")
+			if err == nil && !strings.Contains(out, r.route) {
+				err = fmt.Errorf("no %s in %s", r.route, out)
+			}
+			return err
+		})
+	}
 	size := scaled(fullNode)
 	empty := residentMB(b, n.agent.Process.Pid)
 	spaces := make([]*os.File, size)
