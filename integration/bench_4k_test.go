@@ -80,6 +80,8 @@ func benchFullNode(b *testing.B, t *table) {
 	}
 	sampled := echoes(b, int(from.Fd()), sample)
 	t.spread(fmt.Sprintf("one of %d attachments of a node, lease and all, %d at a time", size, fullNodeWorkers), "ms", took, bar{})
+	t.spread(fmt.Sprintf("  one of the first %d", size/8), "ms", took[:size/8], bar{})
+	t.spread(fmt.Sprintf("  one of the last %d", size/8), "ms", took[size-size/8:], bar{})
 	t.value("  rate", "/s", size, rate, bar{})
 	t.value("  do not answer their host", "", size, float64(len(addrs)-reached), bar{none: true})
 	t.value("  do not answer a container of another node", "", len(sample), float64(len(sample)-sampled), bar{none: true})

@@ -29,11 +29,14 @@ func benchBurst(b *testing.B, t *table, mode ipam.Mode) {
 		workers = append(workers, newRawWorker(b, floor.host.FD, floor.bridge))
 	}
 	size, rounds := scaled(burstSize), burstRounds
-	var own, hand samples
+	var own, hand, first, last samples
 	p := newProgress(fmt.Sprintf("mode %s: bursts of %d by %d workers, namespaces", mode, size, burstWorkers), 2*size*rounds)
 	for round := range rounds {
 		sides := []func(){
-			func() { own = append(own, ours.burst(size, func(n int) { p.done(2*size*round + n) })) },
+			func() {
+				rate, each := ours.burst(size, func(n int) { p.done(2*size*round + n) })
+				own, first, last = append(own, rate), append(first, each[:size/10]...), append(last, each[size-size/10:]...)
+			},
 			func() {
 				hand = append(hand, floor.rawBurst(size, workers, func(n int) { p.done(2*size*round + size + n) }))
 			},
@@ -44,6 +47,8 @@ func benchBurst(b *testing.B, t *table, mode ipam.Mode) {
 	in := fmt.Sprintf(", mode %s", mode)
 	t.spread(fmt.Sprintf("burst of %d by hand, %d workers", size, burstWorkers)+in, "/s", hand, bar{})
 	t.spread(fmt.Sprintf("burst of %d by netsetup, %d workers", size, burstWorkers)+in, "/s", own, bar{})
+	t.spread(fmt.Sprintf("  one of the first %d", size/10), "ms", first, bar{})
+	t.spread(fmt.Sprintf("  one of the last %d", size/10), "ms", last, bar{})
 	t.pairs("burst, netsetup / by hand"+in, own, hand, bar{p50: 0.8, atLeast: true})
 }
 
@@ -64,8 +69,8 @@ func burstAddr(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{172, 16, byte((i + 2) >> 8), byte(i + 2)})
 }
 
-// burst returns the rate, in endpoints per second.
-func (a *attachBench) burst(n int, told func(int)) float64 {
+// burst returns the rate, in endpoints per second, and what each took.
+func (a *attachBench) burst(n int, told func(int)) (rate float64, each samples) {
 	files := a.spaces(n, told)
 	specs := make([]netsetup.Spec, n)
 	for i, f := range files {
@@ -76,25 +81,28 @@ func (a *attachBench) burst(n int, told func(int)) float64 {
 			Addr:  burstAddr(i), DefaultRoute: true, NS: target,
 		}
 	}
-	next := make(chan netsetup.Spec, n)
-	for _, s := range specs {
-		next <- s
+	next := make(chan int, n)
+	for i := range specs {
+		next <- i
 	}
 	close(next)
+	each = make(samples, n)
 	var wg sync.WaitGroup
 	start := time.Now()
 	for range burstWorkers {
 		wg.Go(func() {
-			for s := range next {
-				if _, _, err := a.own.Attach(a.b.Context(), s); err != nil {
+			for i := range next {
+				_, t, err := a.own.Attach(a.b.Context(), specs[i])
+				if err != nil {
 					a.b.Error(err)
 					return
 				}
+				each[i] = ms(t.Total)
 			}
 		})
 	}
 	wg.Wait()
-	rate := float64(n) / time.Since(start).Seconds()
+	rate = float64(n) / time.Since(start).Seconds()
 	if a.b.Failed() {
 		a.b.FailNow()
 	}
@@ -111,7 +119,7 @@ func (a *attachBench) burst(n int, told func(int)) float64 {
 	}
 	wg.Wait()
 	a.empty()
-	return rate
+	return rate, each
 }
 
 // rawBurst is burst by hand, as fast as the workers can, and what they make is the same.

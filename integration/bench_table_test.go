@@ -142,11 +142,13 @@ func judgeRow(r *row, b bar) {
 // betterOf tells from the bar, or else from the unit, which direction is better.
 func betterOf(r row, b bar) string {
 	switch {
-	case b.atLeast, b.p50 == 0 && (strings.HasSuffix(r.Unit, "/s")):
+	case b.atLeast:
 		return bench.More
 	case b.p50 != 0, b.p99 != 0, b.none:
 		return bench.Less
-	case r.Unit == "ms", r.Unit == "s", r.Unit == "ns", r.Unit == "MB", r.Unit == "B":
+	case r.Unit == "/s", r.Unit == "Gbit/s", r.Unit == "k packets/s":
+		return bench.More
+	case r.Unit == "ms", r.Unit == "s", r.Unit == "ns", r.Unit == "MB", r.Unit == "B", r.Unit == "kB/s":
 		return bench.Less
 	}
 	return ""

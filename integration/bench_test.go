@@ -14,7 +14,6 @@ func BenchmarkTable(b *testing.B) {
 		name  string
 		bench func(*testing.B, *table)
 	}{
-		{"Attach", benchAttachSection}, {"Leases", benchLeaseRate}, {"State", benchState}, {"Node", benchOneNode}, {"Ready", benchReady}, {"Runtime", benchRuntime}, {"Join", benchJoin},
 		{"Attach", benchAttachSection}, {"Leases", benchLeaseRate}, {"State", benchState}, {"Node", benchOneNode}, {"Ready", benchReady},
 		{"Runtime", benchRuntime}, {"Join", benchJoin}, {"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Node4k", benchFullNode},
 		{"Cluster", benchCluster}, {"Followers", benchFollowers}, {"Throughput", benchThroughput},

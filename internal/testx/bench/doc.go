@@ -32,7 +32,8 @@ func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
 
 // Document replaces in a page what stands between the lines "<!-- bench NAME -->" and
 // "<!-- end -->" by the section of that name, and "<!-- bench machine -->" by the machine.
-// A section that the page does not show, or that the report does not have, is an error.
+// A section that the page does not show is an error; of one that the report does not have
+// it says so.
 func (r Report) Document(page string) (string, error) {
 	texts := map[string]string{"machine": r.Machine.String() + ".\n"}
 	for _, s := range r.Sections {
@@ -47,9 +48,12 @@ func (r Report) Document(page string) (string, error) {
 		}
 		name, rest, ok1 := strings.Cut(rest, " -->\n")
 		_, tail, ok2 := strings.Cut(rest, "<!-- end -->")
-		text, ok3 := texts[name]
-		if !ok1 || !ok2 || !ok3 {
-			return "", fmt.Errorf("no figures for %q, or no end of its table", name)
+		if !ok1 || !ok2 {
+			return "", fmt.Errorf("no end of the table %q", name)
+		}
+		text, measured := texts[name]
+		if !measured {
+			text = fmt.Sprintf("No figures are kept: `make bench SECTION=%s`.\n", name)
 		}
 		delete(texts, name)
 		fmt.Fprintf(&out, "<!-- bench %s -->\n\n%s\n<!-- end -->", name, text)
