@@ -22,8 +22,7 @@ import (
 
 const (
 	etcdNodes = 3
-	// etcdConns is over how many connections callers speak to etcd where it is not one:
-	// more than that are not faster.
+	// etcdConns is over how many connections callers speak to etcd where it is not one.
 	etcdConns = 8
 )
 

@@ -65,9 +65,7 @@ func benchLeaseRate(b *testing.B, t *table) {
 	t.spread("  each caller waits", "ms", etcdEach, bar{})
 	t.spread(fmt.Sprintf("  over %d connections", etcdConns), "/s", *etcdRate[etcdConns], bar{})
 	t.pairs("leases / etcd's", rate, *etcdRate[1], bar{p50: 5, atLeast: true})
-	t.pairs(fmt.Sprintf("  over %d connections", etcdConns), rate, *etcdRate[etcdConns], bar{
-		p50: 5, atLeast: true, explained: "a program has one client of etcd's, and that has one connection",
-	})
+	t.pairs(fmt.Sprintf("  over %d connections", etcdConns), rate, *etcdRate[etcdConns], bar{})
 	t.spread("one lease after the other, on the follower", "ms", serial, bar{})
 	t.spread("  etcd", "ms", etcdSerial, bar{})
 	t.ratio("etcd / one lease after the other", etcdSerial, serial, bar{})
