@@ -48,7 +48,9 @@ func (p *Port) welcome(raw net.Conn) (*conn, error) {
 	if err := raw.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	t := tls.Server(raw, p.serverTLS())
+	turn := &turn{Conn: raw, turns: p.turns}
+	defer turn.end()
+	t := tls.Server(turn, p.serverTLS())
 	if err := t.HandshakeContext(context.Background()); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}

@@ -23,6 +23,7 @@ type Port struct {
 	advertise netip.AddrPort
 
 	pending  *pending
+	turns    turns
 	registry *registry
 	joins    *rate
 	quiet    *quiet
@@ -70,7 +71,7 @@ func New(cfg Config) (*Port, error) {
 	}
 	p := &Port{
 		cfg: cfg, listener: l, advertise: cfg.Advertise, done: make(chan struct{}),
-		pending: &pending{max: cfg.MaxPending, maxPerIP: cfg.MaxPendingPerIP},
+		pending: &pending{max: cfg.MaxPending, maxPerIP: cfg.MaxPendingPerIP}, turns: newTurns(),
 		registry: &registry{
 			maxPerNode: cfg.MaxPerNode, maxJoins: cfg.MaxJoins, maxJoinsPerIP: cfg.MaxJoinsPerIP,
 			conns: map[*conn]struct{}{},
