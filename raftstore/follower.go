@@ -26,8 +26,16 @@ const (
 	// followPause is the pause after all servers have failed, at first and at most.
 	followPause    = 200 * time.Millisecond
 	maxFollowPause = 5 * time.Second
-	// followJitter spreads the followers of a server that has gone over time.
-	followJitter = 200 * time.Millisecond
+	// followDial bounds the making of a connection. A process that has ended refuses at
+	// once; a server that many call at the same time needs a while, and who gave up too
+	// early would call it again.
+	followDial = 4 * time.Second
+	// followJitter, and followShare for each node of the cluster, at most maxFollowJitter,
+	// spread the followers of a server that has gone over time: it takes the next one
+	// about a millisecond of a processor to let one in.
+	followJitter    = 200 * time.Millisecond
+	followShare     = 300 * time.Microsecond
+	maxFollowJitter = 1500 * time.Millisecond
 	// settleEvery is how often a follower goes back to the server that is its first
 	// choice, so that a server that was away gets its share again. Up to a fifth more.
 	settleEvery = 5 * time.Minute
@@ -152,7 +160,6 @@ func (f *follower) run(ctx context.Context) {
 	for ctx.Err() == nil && f.s.fsm.err() == nil {
 		served := false
 		for _, c := range f.candidates(left) {
-			begin := time.Now()
 			led, err := f.follow(ctx, c, patience)
 			f.leave()
 			if ctx.Err() != nil || f.s.fsm.err() != nil {
@@ -168,7 +175,7 @@ func (f *follower) run(ctx context.Context) {
 				left, served = "", true
 				break
 			}
-			if time.Since(begin) > followSilence || led { // it was a stream, not an attempt
+			if led { // it was a stream, not an attempt
 				served = true
 				log.Warn("the server that this node follows has gone, looking for another", "server", c.id.Short(), "error", err)
 				break
@@ -177,13 +184,24 @@ func (f *follower) run(ctx context.Context) {
 		}
 		if served {
 			pause = followPause
-			sleep(ctx, rand.N(followJitter))
+			sleep(ctx, rand.N(f.jitter()))
 			continue
 		}
 		left = ""
 		sleep(ctx, pause/2+rand.N(pause))
 		pause = min(2*pause, maxFollowPause)
 	}
+}
+
+// jitter returns for how long a follower waits at most before it calls another server.
+func (f *follower) jitter() time.Duration {
+	nodes := 0
+	f.s.View(func(st *ipam.State) {
+		for range st.Nodes() {
+			nodes++
+		}
+	})
+	return min(followJitter+followShare*time.Duration(nodes), maxFollowJitter)
 }
 
 // leave notes that no server is followed.
@@ -197,20 +215,24 @@ func (f *follower) leave() {
 type candidate struct {
 	id      ipam.NodeID
 	address string
+	member  bool // of Raft, by the last word of a server
 	score   uint64
 }
 
-// candidates returns the servers in this follower's own order; left, which was just
-// left, comes last.
+// candidates returns the servers in this follower's own order: members of Raft, of
+// which left, which was just left, comes last; then others that may have become members
+// meanwhile.
 func (f *follower) candidates(left ipam.NodeID) []candidate {
 	addresses := map[ipam.NodeID]string{}
 	for id, a := range f.told {
 		addresses[id] = a
 	}
+	members := map[ipam.NodeID]bool{}
 	f.mu.Lock()
 	if f.standing != nil {
 		for _, m := range f.standing.members {
 			addresses[nodeID(m.ID)] = string(m.Address)
+			members[nodeID(m.ID)] = true
 		}
 	}
 	f.mu.Unlock()
@@ -231,7 +253,7 @@ func (f *follower) candidates(left ipam.NodeID) []candidate {
 		}
 		h := fnv.New64a()
 		io.WriteString(h, string(f.s.cfg.NodeID)+string(id))
-		c := candidate{id, a, mix(h.Sum64())}
+		c := candidate{id, a, members[id], mix(h.Sum64())}
 		if id == left {
 			c.score = 0
 		}
@@ -240,6 +262,9 @@ func (f *follower) candidates(left ipam.NodeID) []candidate {
 		}
 	}
 	slices.SortFunc(list, func(a, b candidate) int {
+		if a.member != b.member {
+			return map[bool]int{true: -1, false: 1}[a.member]
+		}
 		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id))
 	})
 	return list
@@ -257,7 +282,7 @@ func mix(h uint64) uint64 {
 
 // follow follows one server until the stream ends. led: it knew a leader.
 func (f *follower) follow(ctx context.Context, c candidate, patience time.Duration) (led bool, err error) {
-	conn, err := f.s.cfg.Followers.Dial(c.address, dialTimeout)
+	conn, err := f.s.cfg.Followers.Dial(c.address, followDial)
 	if err != nil {
 		return false, err
 	}
@@ -293,7 +318,7 @@ func (f *follower) follow(ctx context.Context, c candidate, patience time.Durati
 
 // reachable reports whether a server lets this node in.
 func (f *follower) reachable(c candidate) bool {
-	conn, err := f.s.cfg.Followers.Dial(c.address, dialTimeout)
+	conn, err := f.s.cfg.Followers.Dial(c.address, followDial)
 	if err != nil {
 		return false
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,7 +29,7 @@ import (
 //
 // Many followers may run in one process: each costs the memory of its state (about
 // 300 KB for 1,024 nodes' subnets), one connection and six goroutines, and no file is
-// written more often than every five seconds (see saveSoon), so that no test has to
+// written more often than every half a minute (see saveSoon), so that no test has to
 // share its disk. For a thousand of them:
 //
 //	for i := range 1021 {
@@ -119,9 +120,10 @@ func readState(dir string) (*ipam.State, error) {
 
 const (
 	// saveSoon is the pause between two saves when something that all nodes should know
-	// has come, saveLate when only leases and the time have; and never is more than a
-	// fiftieth of the time spent with saving.
-	saveSoon  = 5 * time.Second
+	// has come, saveLate when only leases and the time have, each up to a half more; and
+	// never is more than a fiftieth of the time spent with saving. What is saved serves a
+	// node that starts and finds no server; its disk is there for its containers' leases.
+	saveSoon  = 30 * time.Second
 	saveLate  = 5 * time.Minute
 	saveShare = 50
 )
@@ -132,7 +134,7 @@ func (f *follower) keepSaved(ctx context.Context) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	var took time.Duration
-	last := time.Time{}
+	last, share := time.Time{}, 1.0
 	for {
 		select {
 		case <-t.C:
@@ -143,6 +145,7 @@ func (f *follower) keepSaved(ctx context.Context) {
 		if f.wide.Load() {
 			pause = saveSoon
 		}
+		pause = time.Duration(share * float64(pause))
 		if f.s.fsm.index() == f.saved() || time.Since(last) < max(pause, saveShare*took) {
 			continue
 		}
@@ -152,7 +155,7 @@ func (f *follower) keepSaved(ctx context.Context) {
 			f.s.cfg.Logger.Warn("the state cannot be saved, will retry", "error", err)
 			f.wide.Store(true)
 		}
-		last, took = time.Now(), time.Since(begin)
+		last, took, share = time.Now(), time.Since(begin), 1+mathrand.Float64()/2
 	}
 }
 
