@@ -236,7 +236,11 @@ func testCleanupIn(t *testing.T, mode func(*Config)) {
 	b.attach("172.16.0.3")
 	b.host.Run(t, "ip", "link", "add", "foreign0", "type", "veth", "peer", "name", "foreign1")
 	b.host.Run(t, "ip", "link", "delete", "foreign0")
-	later := b.network()
+	later, err := New(Config{HostNS: b.cfg.HostNS}) // knows of no subnet and no mode
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer later.Close()
 	for range 2 {
 		if err := later.Cleanup(t.Context()); err != nil {
 			t.Fatal(err)

@@ -105,21 +105,30 @@ func lastResort(subnet netip.Prefix) nlx.FIBRoute {
 	return nlx.FIBRoute{Dst: subnet, Metric: lastResortMetric, Protocol: protocol, Type: unix.RTN_UNREACHABLE}
 }
 
-// removeRouted removes what the endpoints of routed mode share, of whatever subnet.
-func removeRouted(c *nlx.Conn) error {
-	addrs, err := c.Addrs(loIndex)
-	if err != nil {
-		return err
-	}
+// delLastResorts deletes those of all subnets but one.
+func delLastResorts(c *nlx.Conn, but netip.Prefix) ([]*nlx.Message, error) {
 	routes, err := c.MainRoutes()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var msgs []*nlx.Message
 	for _, r := range routes {
-		if r.Type == unix.RTN_UNREACHABLE && r.Protocol == protocol && r.Metric == lastResortMetric {
+		if r.Type == unix.RTN_UNREACHABLE && r.Protocol == protocol && r.Metric == lastResortMetric && r.Dst != but {
 			msgs = append(msgs, nlx.DelMainRoute(r))
 		}
+	}
+	return msgs, nil
+}
+
+// removeRouted removes what the endpoints of routed mode share, of whatever subnet.
+func removeRouted(c *nlx.Conn) error {
+	msgs, err := delLastResorts(c, netip.Prefix{})
+	if err != nil {
+		return err
+	}
+	addrs, err := c.Addrs(loIndex)
+	if err != nil {
+		return err
 	}
 	for _, a := range addrs {
 		// Before Linux 5.18 it bears no mark.
@@ -134,8 +143,18 @@ func removeRouted(c *nlx.Conn) error {
 	return firstError(replies, err, unix.ESRCH, unix.EADDRNOTAVAIL)
 }
 
-// leave removes the bridge of bridge mode. None of our endpoints is its port.
+// leave removes the bridge of bridge mode, which has none of our endpoints, and the
+// last resorts of subnets that were this node's.
 func (r *routed) leave(c *nlx.Conn, links []nlx.Link) error {
+	msgs, err := delLastResorts(c, r.n.cfg.Subnet)
+	if err == nil && len(msgs) > 0 {
+		var replies []nlx.Reply
+		replies, err = c.Do(msgs...)
+		err = firstError(replies, err, unix.ESRCH)
+	}
+	if err != nil {
+		return fmt.Errorf("remove the routes of earlier subnets: %w", err)
+	}
 	for _, l := range links {
 		if l.Kind != "bridge" || l.Alias != bridgeAlias || l.Group != linkGroup {
 			continue

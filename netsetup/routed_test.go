@@ -240,6 +240,26 @@ func TestChangeMode(t *testing.T) {
 	}
 }
 
+// TestOtherSubnet: a node that has been given another subnet leaves no route for the
+// one before, and those of other programs alone.
+func TestOtherSubnet(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, routedMode).ensure()
+	b.host.Run(t, "ip", "route", "add", "unreachable", "172.16.64.0/22", "metric", "4294967294")
+	b.cfg.Subnet = netip.MustParsePrefix("172.16.8.0/22")
+	b.n = b.network()
+	b.ensure()
+	out := b.host.Run(t, "ip", "route")
+	if strings.Contains(out, "unreachable 172.16.0.0/22") {
+		t.Errorf("left: %s", out)
+	}
+	for _, want := range []string{"unreachable 172.16.8.0/22 proto 147", "unreachable 172.16.64.0/22"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %s", want, out)
+		}
+	}
+}
+
 // TestRoutedCapacity: as many endpoints as the subnet has addresses.
 func TestRoutedCapacity(t *testing.T) {
 	t.Parallel()

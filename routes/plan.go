@@ -109,9 +109,19 @@ func settleKey(want nlx.FIBRoute, has []nlx.FIBRoute) (Op, []nlx.FIBRoute) {
 }
 
 // stray reports whether r, which no goal asks for, is ours to delete: our mark,
-// and inside the network. Routes to single containers of this node are not.
+// and inside the network. What serves this node's containers is not, whether or not
+// the state (still) says that their subnet is this node's.
 func stray(w Wants, r nlx.FIBRoute) bool {
-	return ours(r) && w.within(r.Dst) && !(contains(w.Subnet, r.Dst) && !r.Routed)
+	return ours(r) && w.within(r.Dst) && !local(r) && !(contains(w.Subnet, r.Dst) && !r.Routed)
+}
+
+// local reports whether r is what package netsetup makes without a bridge: the route
+// to a container, or the last resort of the subnet, one better than the network's.
+func local(r nlx.FIBRoute) bool {
+	if r.Type == unix.RTN_UNREACHABLE {
+		return r.Metric == worstMetric-1
+	}
+	return r.Dst.Bits() == 32 && !r.Routed
 }
 
 // routeOf is a kernel's route in our terms, without the device.
