@@ -81,6 +81,7 @@ func (t *tables) checkNodes() error {
 }
 
 func (t *tables) checkSubnets() error {
+	lengths := t.reservationLengths()
 	for k, s := range t.subnets.all() {
 		n, ok := t.networks.get(k.Network)
 		if !ok || !n.hasSubnet(k.Prefix) {
@@ -105,23 +106,34 @@ func (t *tables) checkSubnets() error {
 			s.Epoch.Generation == 0 || s.Epoch.Generation > t.cluster.Generation:
 			return fmt.Errorf("%s has epoch %s", k, s.Epoch)
 		}
-		if err := t.checkSubnetReservations(s); err != nil {
+		if err := t.checkSubnetReservations(s, lengths[k.Network]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// reservationLengths counts the reservations of each network by length.
+func (t *tables) reservationLengths() map[string]blockCounts {
+	all := map[string]blockCounts{}
+	for k := range t.reservations.all() {
+		counts := all[k.Network]
+		counts[k.Prefix.Bits()]++ // checkReservations has seen the prefix
+		all[k.Network] = counts
+	}
+	return all
+}
+
 // checkSubnetReservations tells whether a subnet has exactly the reservations of
 // its mode and no whole one while it is in use.
-func (t *tables) checkSubnetReservations(s Subnet) error {
+func (t *tables) checkSubnetReservations(s Subnet, lengths blockCounts) error {
 	want := map[reservationKey]bool{}
 	if s.State != SubnetFree {
 		for _, r := range systemReservations(s.SubnetKey, s.Mode) {
 			want[r.key()] = true
 		}
 	}
-	for r := range t.reservationsIn(s.SubnetKey) {
+	for r := range t.reservationsIn(s.SubnetKey, lengths) {
 		switch {
 		case r.Kind == ReservedOperator && r.Prefix.Bits() <= s.Prefix.Bits() && s.State != SubnetFree:
 			return fmt.Errorf("%s is %s and reserved", s.SubnetKey, s.State)
@@ -159,6 +171,7 @@ func (t *tables) checkReservations() error {
 }
 
 func (t *tables) checkLeases() error {
+	lengths := t.reservationLengths()
 	nets := make(map[uint32]Network, t.networks.len())
 	for _, n := range t.networks.all() {
 		nets[n.ID] = n
@@ -180,7 +193,7 @@ func (t *tables) checkLeases() error {
 				return fmt.Errorf("lease of %s, whose subnet nobody holds", a)
 			}
 			net, blocks = k.Net, blocks[:0]
-			for res := range t.reservationsIn(key) {
+			for res := range t.reservationsIn(key, lengths[key.Network]) {
 				blocks = append(blocks, res.Prefix)
 			}
 		}

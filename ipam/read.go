@@ -119,7 +119,9 @@ func (s *State) LeaseByOwner(o Owner) (Lease, bool) {
 // Reservations yields every reservation that keeps addresses of the subnet from
 // being handed out, by first address and the larger block first. Some may cover
 // more than the subnet.
-func (s *State) Reservations(k SubnetKey) iter.Seq[Reservation] { return s.reservationsIn(k) }
+func (s *State) Reservations(k SubnetKey) iter.Seq[Reservation] {
+	return s.reservationsIn(k, s.blocks[k.Network])
+}
 
 // AllReservations yields every reservation, by network and address.
 func (s *State) AllReservations() iter.Seq[Reservation] { return values(s.reservations.all()) }

@@ -15,13 +15,18 @@ func (t *tables) find(k SubnetKey) (Network, Subnet, bool) {
 	return n, sub, ok
 }
 
-func (t *tables) reservationsIn(k SubnetKey) iter.Seq[Reservation] {
+// reservationsIn yields the reservations that touch a subnet. lengths has those of its
+// network by length: only the lengths that there are, are looked for.
+func (t *tables) reservationsIn(k SubnetKey, lengths blockCounts) iter.Seq[Reservation] {
 	return func(yield func(Reservation) bool) {
 		n, ok := t.networks.get(k.Network)
 		if !ok || !n.hasSubnet(k.Prefix) {
 			return
 		}
-		for bits := n.Prefix.Bits(); bits < k.Prefix.Bits(); bits++ { // none is larger than its network
+		for bits := range k.Prefix.Bits() {
+			if lengths[bits] == 0 {
+				continue
+			}
 			p := netip.PrefixFrom(k.Prefix.Addr(), bits).Masked()
 			r, ok := t.reservations.get(reservationKey{k.Network, p, ReservedOperator})
 			if ok && !yield(r) {
