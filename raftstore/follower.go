@@ -58,15 +58,16 @@ type follower struct {
 	running atomic.Bool
 	wide    atomic.Bool // something that all nodes should know came since the last save
 
-	mu        sync.Mutex // guards what follows
-	server    ipam.NodeID
-	heard     time.Time     // the last frame of that server
-	ago       time.Duration // since it had a word of the leader, then
-	serverAt  uint64        // its last index, then
-	standing  *standing     // the last one that any server sent; nil: none
-	strayed   bool          // the state is not of the server's log: a snapshot is needed
-	snapshots uint64        // received
-	savedAt   uint64
+	mu         sync.Mutex // guards what follows
+	server     ipam.NodeID
+	serverAddr string
+	heard      time.Time     // the last frame of that server
+	ago        time.Duration // since it had a word of the leader, then
+	serverAt   uint64        // its last index, then
+	standing   *standing     // the last one that any server sent; nil: none
+	strayed    bool          // the state is not of the server's log: a snapshot is needed
+	snapshots  uint64        // received
+	savedAt    uint64
 }
 
 // errNoLeaderThere ends a stream of a server that hears of no leader.
@@ -90,6 +91,17 @@ func (f *follower) leader() (raft.ServerAddress, raft.ServerID) {
 		return raft.ServerAddress(a), id
 	}
 	return raft.ServerAddress(f.standing.address()), id
+}
+
+// via returns whom a request to the leader is sent to: the server that is followed, or
+// the leader itself while this node goes from one to the next.
+func (f *follower) via(leader ipam.NodeID, addr string) (ipam.NodeID, string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.server == "" {
+		return leader, addr
+	}
+	return f.server, f.serverAddr
 }
 
 // contact returns since when no leader was heard of, negative if never.

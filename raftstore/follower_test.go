@@ -126,6 +126,36 @@ func TestFollower(t *testing.T) {
 	b.same()
 }
 
+// A follower needs no way to the leader, when its server has one.
+func TestFollowerAsksItsServer(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, nil)
+	b.form(3, 3)
+	n := b.followOf(3)
+	if s := b.server(n); s == b.anyLeader() {
+		other := b.follower()
+		b.retry(func() error { return s.TransferLeader(within(t, 5*time.Second), other.id) })
+	}
+	l := b.anyLeader()
+	if b.server(n) == l {
+		t.Fatal("the follower follows the leader")
+	}
+	waitIn(t, 5*time.Second, func() bool { return n.Stats().Leader == l.id })
+	b.f.isolate(n.host, []string{l.host}, true)
+	b.f.breakConns(func(p *pipe) bool { return p.from == n.host && p.to == l.host })
+	for range 5 {
+		if _, err := n.Propose(within(t, 5*time.Second), tickEnvelope()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.LinearizableRead(within(t, 5*time.Second)); err != nil {
+		t.Error(err)
+	}
+	if err := n.Promote(within(t, 5*time.Second), n.id, false); !errors.Is(err, ErrNotMember) {
+		t.Errorf("promote a follower: %v, want %v", err, ErrNotMember)
+	}
+}
+
 // The subnet of a new node is seen by followers as soon as by members.
 func TestFollowerHearsAtOnce(t *testing.T) {
 	t.Parallel()

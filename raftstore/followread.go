@@ -43,7 +43,7 @@ func (in *inbound) frame() error {
 		}
 		f.mu.Lock()
 		first := f.server != in.from.id
-		f.standing, f.server, f.heard = st, in.from.id, time.Now()
+		f.standing, f.server, f.serverAddr, f.heard = st, in.from.id, in.from.address, time.Now()
 		f.mu.Unlock()
 		if first {
 			f.s.cfg.Logger.Info("following a server", "server", in.from.id.Short(), "index", f.s.fsm.index())

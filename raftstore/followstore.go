@@ -22,7 +22,8 @@ import (
 //
 //	Dir, NodeID  its own
 //	Followers    Dial connects to a server's stream; its Accept is not called
-//	Forward      to the leader, for proposals, linearizable reads and membership changes
+//	Forward      to its server's HandleForward, which passes on to the leader: proposals,
+//	             linearizable reads and membership changes
 //	AddressOf    optional: where servers are now
 //
 // and a server needs Followers too, whose Accept returns the followers' connections.

@@ -32,26 +32,63 @@ func (s *Store) askOnly(ctx context.Context, leader ipam.NodeID, addr string, q 
 	if err != nil {
 		return answerMsg{}, err
 	}
-	b, err := s.cfg.Forward(ctx, leader, addr, data)
+	to, addr := s.via(leader, addr)
+	a := s.answerTo(ctx, to, addr, data)
+	return a, a.err
+}
+
+// answerTo sends a request to a node and returns its answer, whose error is one of
+// those that ask describes.
+func (s *Store) answerTo(ctx context.Context, to ipam.NodeID, addr string, data []byte) answerMsg {
+	b, err := s.cfg.Forward(ctx, to, addr, data)
+	var a answerMsg
+	if err == nil {
+		a, err = decodeAnswer(b)
+	}
 	switch {
+	case err == nil && a.err == nil:
+	case err == nil:
+		a.err = fmt.Errorf("leader %s: %w", to.Short(), a.err)
 	case errors.Is(err, ErrRefused):
-		return answerMsg{}, fmt.Errorf("leader %s: %w", leader.Short(), err)
+		a.err = fmt.Errorf("leader %s: %w", to.Short(), err)
 	case errors.Is(err, ErrNotSent):
-		return answerMsg{}, fmt.Errorf("%w: leader %s: %w", ErrNoLeader, leader.Short(), err)
-	case err != nil:
+		a.err = fmt.Errorf("%w: leader %s: %w", ErrNoLeader, to.Short(), err)
+	default:
 		if errors.Is(context.Cause(ctx), errReplaced) {
 			err = errReplaced
 		}
-		return answerMsg{}, fmt.Errorf("%w: leader %s: %w", ErrUnknownOutcome, leader.Short(), err)
+		a.err = fmt.Errorf("%w: leader %s: %w", ErrUnknownOutcome, to.Short(), err)
 	}
-	a, err := decodeAnswer(b)
+	return a
+}
+
+// via returns who is asked for the leader: on a follower the server that it follows.
+func (s *Store) via(leader ipam.NodeID, addr string) (ipam.NodeID, string) {
+	if s.following == nil {
+		return leader, addr
+	}
+	return s.following.via(leader, addr)
+}
+
+// passOn sends a follower's request to the leader.
+func (s *Store) passOn(ctx context.Context, q request) (answerMsg, error) {
+	r, err := s.begin()
 	if err != nil {
-		return answerMsg{}, fmt.Errorf("%w: leader %s: %w", ErrUnknownOutcome, leader.Short(), err)
+		return answerMsg{err: err}, nil
 	}
-	if a.err != nil {
-		return answerMsg{}, fmt.Errorf("leader %s: %w", leader.Short(), a.err)
+	defer s.proposals.Done()
+	addr, leader := s.leaderOf(r)
+	if s.following != nil || leader == "" || s.cfg.Forward == nil || s.removed(r) {
+		return answerMsg{err: s.notLeader(r)}, nil
 	}
-	return a, nil
+	ctx, cancel := s.whileLed(ctx, r, leader)
+	defer cancel()
+	q.passed = true
+	data, err := q.encode()
+	if err != nil {
+		return answerMsg{}, err
+	}
+	return s.answerTo(ctx, nodeID(leader), string(addr), data), nil
 }
 
 // forwardProposal proposes through the leader and waits until the entry is applied
@@ -160,13 +197,18 @@ func (s *Store) forwardChange(ctx context.Context, r *raft.Raft, c Change) error
 }
 
 // HandleForward executes a request that another node's Config.Forward has sent, and
-// returns the answer for it. It never forwards. It returns an error only for what is
+// returns the answer for it. It forwards nothing but what comes from a follower, which
+// it passes on to the leader. It returns an error only for what is
 // not a request (ErrRequest): whatever happened to the request is in the answer. The
 // caller has checked that the sender may ask for it (InspectForward).
 func (s *Store) HandleForward(ctx context.Context, data []byte) (answer []byte, err error) {
 	q, err := decodeRequest(data)
 	if err != nil {
 		return nil, fmt.Errorf("handle forward: %w", err)
+	}
+	if q.follows && !q.passed && !s.leads() {
+		a, err := s.passOn(ctx, q)
+		return a.encode(), err
 	}
 	var a answerMsg
 	switch q.kind {
@@ -206,6 +248,14 @@ func (s *Store) proposeFor(ctx context.Context, q request) (uint64, error) {
 		s.tellOf(r, q.node, a.index)
 	}
 	return a.index, a.err
+}
+
+// leads reports whether this node leads.
+func (s *Store) leads() bool {
+	s.mu.Lock()
+	r := s.raft
+	s.mu.Unlock()
+	return leadTerm(r) != 0
 }
 
 // hears reports whether the sender of a proposal will be told of its entry: a member

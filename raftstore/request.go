@@ -11,19 +11,22 @@ import (
 )
 
 // A request is one message of a node that does not lead to the leader's
-// HandleForward. It is forwarded once: a node that does not lead refuses it.
+// HandleForward. It is forwarded once: a node that does not lead refuses it. A follower
+// sends it to the server that it follows, which passes it on, once: so the leader has
+// connections with servers and not with all nodes, and a follower needs no way to it.
 //
 //	request   version (1) kind (1) node (16) body
 //	answer    version (1) code (1) index (8) text
 //
 // The body of a proposal is its tag (16) and the encoded envelope; of a change its
 // JSON; a read has none. followerBit is set in the kind when the node is no member of
-// Raft but follows a server.
+// Raft but follows a server, passedBit when that server has passed the request on.
 const (
 	forwardVersion = 1
 	requestHead    = 2 + 16
 	answerHead     = 2 + 8
 	followerBit    = 0x80
+	passedBit      = 0x40
 )
 
 // ForwardKind is what a forwarded request asks for.
@@ -42,6 +45,8 @@ type Forwarded struct {
 	Node     ipam.NodeID   // that sends it, by its own word: compare with its certificate
 	Envelope ipam.Envelope // of ForwardPropose
 	Change   Change        // of ForwardChange
+	// PassedOn: Node follows the server that sends this, which answers for it.
+	PassedOn bool
 }
 
 // InspectForward decodes a request, so that the server can check what its caller may
@@ -52,7 +57,7 @@ func InspectForward(data []byte) (Forwarded, error) {
 	if err != nil {
 		return Forwarded{}, err
 	}
-	f := Forwarded{Kind: req.kind, Node: req.node, Change: req.change}
+	f := Forwarded{Kind: req.kind, Node: req.node, Change: req.change, PassedOn: req.passed}
 	if req.kind == ForwardPropose {
 		f.Envelope, err = ipam.DecodeEnvelope(req.envelope)
 	}
@@ -63,6 +68,7 @@ type request struct {
 	kind     ForwardKind
 	node     ipam.NodeID
 	follows  bool // node is no member of Raft
+	passed   bool // by the server that node follows
 	tag      tag
 	envelope []byte
 	change   Change
@@ -77,6 +83,9 @@ func (q request) encode() ([]byte, error) {
 	kind := byte(q.kind)
 	if q.follows {
 		kind |= followerBit
+	}
+	if q.passed {
+		kind |= passedBit
 	}
 	b = append(b, forwardVersion, kind)
 	b = append(b, id...)
@@ -98,7 +107,12 @@ func decodeRequest(data []byte) (request, error) {
 	if len(data) < requestHead || data[0] != forwardVersion {
 		return request{}, fmt.Errorf("%w: %d bytes", ErrRequest, len(data))
 	}
-	q := request{kind: ForwardKind(data[1] &^ followerBit), follows: data[1]&followerBit != 0, node: ipam.NodeID(hex.EncodeToString(data[2:requestHead]))}
+	if data[1]&passedBit != 0 && data[1]&followerBit == 0 {
+		return request{}, fmt.Errorf("%w: only a follower's is passed on", ErrRequest)
+	}
+	q := request{kind: ForwardKind(data[1] &^ (followerBit | passedBit)),
+		follows: data[1]&followerBit != 0, passed: data[1]&passedBit != 0,
+		node: ipam.NodeID(hex.EncodeToString(data[2:requestHead]))}
 	body := data[requestHead:]
 	switch q.kind {
 	case ForwardPropose:

@@ -101,6 +101,10 @@ func TestCheckForward(t *testing.T) {
 	change := func(op raftstore.ChangeOp, n ipam.NodeID) raftstore.Forwarded {
 		return raftstore.Forwarded{Kind: raftstore.ForwardChange, Node: beta, Change: raftstore.Change{Op: op, Node: n}}
 	}
+	passed := func(f raftstore.Forwarded) raftstore.Forwarded {
+		f.Node, f.PassedOn = alpha, true
+		return f
+	}
 	global := ipam.ReserveAddress{Network: "default", Prefix: netip.MustParsePrefix("172.17.0.0/16")}
 	tests := []struct {
 		name   string
@@ -126,6 +130,12 @@ func TestCheckForward(t *testing.T) {
 		{"remove itself by a node", node, change(raftstore.ChangeRemove, beta), true},
 		{"remove another by a node", node, change(raftstore.ChangeRemove, alpha), false},
 		{"transfer by a node", node, change(raftstore.ChangeTransfer, ""), false},
+		{"a follower's, passed on by its server", server, passed(propose(ipam.Envelope{Commands: []ipam.Command{ipam.ClaimSubnet{Node: alpha, Network: "default"}}})), true},
+		{"passed on by a node", node, passed(propose(ipam.Envelope{Commands: []ipam.Command{ipam.ClaimSubnet{Node: alpha, Network: "default"}}})), false},
+		{"passed on by a server without raft", Caller{Node: beta, Name: "beta", Role: api.RoleServer}, passed(propose(ipam.Envelope{})), false},
+		{"more than a follower may, passed on", server, passed(propose(ipam.Envelope{Commands: []ipam.Command{global}})), false},
+		{"of another node, passed on", server, passed(propose(ipam.Envelope{Commands: []ipam.Command{own}})), false},
+		{"a promotion, passed on", server, passed(change(raftstore.ChangePromote, alpha)), false},
 		{"unknown change by a node", node, change("crown", beta), false},
 	}
 	for _, tt := range tests {
