@@ -228,7 +228,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 		return p.store.Run(ctx)
 	})
 	n.servePort(ctx, ended, g, p)
-	n.reg.MustRegister(raftCollector{p.store})
+	n.reg.MustRegister(raftCollector{p.store}, followCollector{p.store})
 	g.Go(func() error { return n.awaitReturn(ctx, p) })
 	n.setPhase("waiting for the cluster to confirm this node's subnet")
 	later, err := n.claim(ctx, p)
