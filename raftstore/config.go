@@ -89,10 +89,13 @@ type Config struct {
 	// A snapshot is taken when SnapshotThreshold entries have come since the last,
 	// looked at every SnapshotInterval to twice that. TrailingLogs entries stay in
 	// the log for followers that are behind. Together they bound the log to about
-	// TrailingLogs + SnapshotThreshold entries, some 5 MB.
+	// TrailingLogs + SnapshotThreshold entries, some 5 MB when each is about one lease.
+	// When more than LogBytes have come since the last snapshot, and more than twice that
+	// snapshot's size, one is taken at once, and about LogBytes stay.
 	SnapshotThreshold uint64
 	SnapshotInterval  time.Duration
 	TrailingLogs      uint64
+	LogBytes          uint64
 
 	// FollowLog and FollowLogBytes bound the latest commands that are kept in memory for
 	// followers: a follower that was away for no more goes on where it was.
@@ -126,6 +129,7 @@ func DefaultConfig() Config {
 		SnapshotThreshold:  8192,
 		SnapshotInterval:   2 * time.Minute,
 		TrailingLogs:       10240,
+		LogBytes:           32 << 20,
 		FollowLog:          10240,
 		FollowLogBytes:     16 << 20,
 	}
@@ -166,6 +170,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.TrailingLogs == 0 {
 		c.TrailingLogs = d.TrailingLogs
+	}
+	if c.LogBytes == 0 {
+		c.LogBytes = d.LogBytes
 	}
 	return c
 }

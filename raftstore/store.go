@@ -146,6 +146,7 @@ func (s *Store) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	tctx, cancel := context.WithCancel(ctx)
 	tasks.Go(func() { s.tick(tctx, r) })
+	tasks.Go(func() { s.boundLog(tctx, r) })
 	tasks.Go(func() { s.lead(tctx, r) })
 	tasks.Go(func() { s.follow(tctx, r) })
 	if s.cfg.Followers != nil {

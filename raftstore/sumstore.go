@@ -42,6 +42,8 @@ type sumStore struct {
 	log  *slog.Logger
 	busy busySince
 
+	written written
+
 	mu        sync.Mutex // guards the block
 	failing   error      // of the last write; nil: it succeeded
 	reopening bool
@@ -133,6 +135,7 @@ func (s *sumStore) StoreLogs(logs []*raft.Log) error {
 		if err := s.bolt.StoreLogs(list); err != nil {
 			return err
 		}
+		s.written.add(logs)
 		return s.mark.reached(logs[len(logs)-1].Index)
 	})
 }

@@ -2,11 +2,13 @@ package holder
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +19,11 @@ import (
 // realStore is a running raftstore.Store whose node holds a /22.
 func realStore(tb testing.TB, dir string) *raftstore.Store {
 	tb.Helper()
-	cfg := raftstore.Config{Dir: filepath.Join(dir, "raft"), NodeID: testNode}
+	return runStore(tb, raftstore.Config{Dir: filepath.Join(dir, "raft"), NodeID: testNode})
+}
+
+func runStore(tb testing.TB, cfg raftstore.Config) *raftstore.Store {
+	tb.Helper()
 	env := ipam.Envelope{Commands: []ipam.Command{
 		ipam.InitCluster{ClusterID: cluster, Network: ipam.DefaultNetwork, Prefix: netip.MustParsePrefix("172.16.0.0/12"), SubnetBits: 22},
 		ipam.RegisterNode{Node: testNode, Name: "a", MachineID: strings.Repeat("1", 32), Address: "127.0.0.1:9640", Version: "1", Mode: ipam.ModeBridge},
@@ -52,14 +58,19 @@ func realStore(tb testing.TB, dir string) *raftstore.Store {
 // realHolder is a running holder on a real store and a real disk.
 func realHolder(tb testing.TB, dir string, live ...Live) *Holder {
 	tb.Helper()
-	s := realStore(tb, dir)
+	return runHolder(tb, Config{JournalPath: filepath.Join(dir, "journal"), Store: realStore(tb, dir)}, live...)
+}
+
+func runHolder(tb testing.TB, cfg Config, live ...Live) *Holder {
+	tb.Helper()
 	var sub ipam.Subnet
-	s.View(func(st *ipam.State) {
+	cfg.Store.View(func(st *ipam.State) {
 		for sub = range st.SubnetsOf(testNode) {
 			break
 		}
 	})
-	h, err := Open(Config{Node: testNode, Subnet: sub, JournalPath: filepath.Join(dir, "journal"), Store: s})
+	cfg.Node, cfg.Subnet = testNode, sub
+	h, err := Open(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -108,6 +119,56 @@ func TestRealStore(t *testing.T) {
 				t.Errorf("%d leases", len(got))
 			}
 		})
+	}
+}
+
+// However many containers come and go, the files stay small: the log, which is cut when
+// it is large, its file, whose pages are used again, and the journal.
+func TestBounded(t *testing.T) {
+	dir := t.TempDir()
+	store := runStore(t, raftstore.Config{Dir: filepath.Join(dir, "raft"), NodeID: testNode, LogBytes: 256 << 10, SnapshotInterval: 50 * time.Millisecond})
+	h := runHolder(t, Config{JournalPath: filepath.Join(dir, "journal"), Store: store, CoolDown: time.Millisecond})
+	var log, journal int64
+	var made, entries uint64
+	for made < 60_000 {
+		var wg sync.WaitGroup
+		for i := range 500 {
+			o := owner(fmt.Sprintf("%064d", made+uint64(i)))
+			wg.Go(func() {
+				if _, err := h.Bind(t.Context(), BindRequest{Owner: o}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, held := range h.All() {
+			wg.Go(func() {
+				if err := h.Release(t.Context(), held.Owner); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if t.Failed() {
+			t.FailNow()
+		}
+		made += 500
+		for end := time.Now().Add(time.Minute); h.Counts().Free < 900 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		st := store.Stats()
+		size, _ := h.JournalSize()
+		log, journal, entries = max(log, st.LogBytes), max(journal, size), st.LastIndex
+	}
+	if err := h.Check(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d leases in %d entries: the log's file had %d KiB, the journal %d KiB at most", made, entries, log>>10, journal>>10)
+	if log > 16<<20 || journal > 8<<20 { // what was written is some 25 MB each
+		t.Errorf("the log's file has %d bytes, the journal %d", log, journal)
+	}
+	if st := store.Stats(); st.SnapshotIndex == 0 {
+		t.Error("no snapshot was taken")
 	}
 }
 
