@@ -60,9 +60,10 @@ type holding struct {
 type faultOptions struct {
 	build  string              // the agents' binary; "": the usual one
 	before func(nodes []*node) // runs before any agent starts
+	follow int                 // so many of the nodes, the last, follow the others
 }
 
-// startFaults makes a cluster whose nodes all vote.
+// startFaults makes a cluster whose nodes all vote, but those that follow.
 func startFaults(t *testing.T, size int, o faultOptions) *faultBed {
 	t.Helper()
 	b := &faultBed{
@@ -83,11 +84,15 @@ func startFaults(t *testing.T, size int, o faultOptions) *faultBed {
 	first.startAgent()
 	first.cli("cluster", "init", "--network", faultNetwork, "--subnet-prefix", faultPrefix)
 	first.cli("status", "--wait", "--timeout", "60s")
-	for _, n := range b.nodes[1:] {
+	for i, n := range b.nodes[1:] {
 		n.startAgent()
-		n.join(first, first.token())
+		if i+1 >= size-o.follow {
+			n.joinToFollow(first)
+		} else {
+			n.join(first, first.token())
+		}
 	}
-	allVote(t, b.nodes)
+	allVote(t, b.nodes[:size-o.follow])
 	for _, n := range b.nodes {
 		b.api[n] = n.client()
 		b.steady[n] = n.start(unique("steady-" + n.name))
