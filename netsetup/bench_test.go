@@ -1,6 +1,7 @@
 package netsetup
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/ipam"
 )
 
 // benchPorts is how many containers a benchmark attaches before it starts over,
@@ -126,5 +128,40 @@ func benchmark(b *testing.B, bed *bed, prepare func(i int, ns *testx.NetNS) (att
 			ns.Close()
 		}
 		b.StartTimer()
+	}
+}
+
+// BenchmarkBurst attaches a thousand at a time, while Run watches and while it does
+// not. By hand the same is measured in integration.
+func BenchmarkBurst(b *testing.B) {
+	for _, mode := range []ipam.Mode{ipam.ModeBridge, ipam.ModeRouted} {
+		for _, watched := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/watched=%v", mode, watched), func(b *testing.B) {
+				var spent time.Duration
+				for range b.N {
+					b.StopTimer()
+					bed := newBed(b, func(c *Config) { c.Mode = mode }).ensure()
+					if watched {
+						bed.run()
+					}
+					files, specs := manySpecs(b, bed, 1000)
+					used := cpuTime()
+					b.StartTimer()
+					attachMany(b, bed, specs)
+					b.StopTimer()
+					if watched {
+						time.Sleep(2 * settle)
+					}
+					spent += cpuTime() - used
+					for i, f := range files {
+						specs[i].NS.Close()
+						f.Close()
+					}
+					b.StartTimer()
+				}
+				b.ReportMetric(float64(1000*b.N)/b.Elapsed().Seconds(), "endpoints/s")
+				b.ReportMetric(float64(spent.Microseconds())/float64(1000*b.N), "cpu-µs/endpoint")
+			})
+		}
 	}
 }

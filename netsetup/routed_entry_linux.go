@@ -44,7 +44,7 @@ func (r *routed) entries(c *nlx.Conn, ports []port) error {
 	var errs []error
 	for i, p := range ports {
 		if p.MAC == nil {
-			p.MAC = r.learn(p, have[i])
+			p.MAC = r.learn(c, p, have[i])
 		}
 		fixes, err := planEntry(p, have[i])
 		errs = append(errs, err)
@@ -69,11 +69,13 @@ func (r *routed) entries(c *nlx.Conn, ports []port) error {
 }
 
 // learn finds the hardware address of an endpoint that an earlier process attached:
-// the entry that it made says it.
-func (r *routed) learn(p port, have entry) net.HardwareAddr {
-	mac := MACFor(p.Addr)
+// the entry that it made says it, or else the container's end does.
+func (r *routed) learn(c *nlx.Conn, p port, have entry) net.HardwareAddr {
+	var mac net.HardwareAddr
 	if e := have.neighbour; e != nil && e.State == unix.NUD_PERMANENT && validMAC(e.MAC) {
 		mac = e.MAC
+	} else {
+		mac = r.n.guestMAC(c, p)
 	}
 	r.n.table.change(p.HostIndex, func(p *port) {
 		if p.MAC == nil {
