@@ -93,6 +93,17 @@ func TestManyEndpoints(t *testing.T) {
 	}
 	b.quiet()
 
+	// The address that all routes name goes, and the kernel takes them along.
+	start = time.Now()
+	b.host.Run(t, "ip", "address", "del", "169.254.1.1/32", "dev", "lo")
+	eventually(t, 20*time.Second, "all routes", func() error {
+		if missing := pingAll(t, b.host.FD, specs); len(missing) > 0 {
+			return fmt.Errorf("no answer from %d", len(missing))
+		}
+		return nil
+	})
+	t.Logf("all routes lost: restored after %s", time.Since(start).Round(time.Millisecond))
+
 	// Half of them end at the same time.
 	ended := manyEndpoints / 2
 	start = time.Now()
@@ -201,7 +212,11 @@ func pingAll(t *testing.T, nsfd int, specs []Spec) (missing []netip.Addr) {
 			if !open[s.Addr] {
 				continue
 			}
-			if err := unix.Sendto(fd, request, 0, &unix.SockaddrInet4{Addr: s.Addr.As4()}); err != nil {
+			err := unix.Sendto(fd, request, 0, &unix.SockaddrInet4{Addr: s.Addr.As4()})
+			if err == unix.EHOSTUNREACH {
+				continue
+			}
+			if err != nil {
 				t.Fatalf("to %s: %v", s.Addr, err)
 			}
 			if sent++; sent%50 == 0 || len(open) < 50 { // the socket's buffer holds some hundred
