@@ -16,6 +16,9 @@ KERNEL := ./netsetup/... ./routes/... ./internal/nlx/... ./internal/nsx/... ./in
 REAL   := ./events/... ./internal/testx/... ./internal/hold/...
 NODES  := ./integration/... ./packaging/...
 
+# How the nodes of the demo and of the fault suite attach containers: bridge, routed; mixed in the suite.
+MODE ?=
+
 .PHONY: help
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +52,8 @@ demo-deps:
 	./packaging/deps.sh demo
 
 .PHONY: demo
-demo: demo-deps build ## Three nodes on real containerd, in network namespaces of their own
-	./packaging/demo.sh up
+demo: demo-deps build ## Three nodes on real containerd, in network namespaces of their own; MODE=routed: without bridges
+	STELLAR_DEMO_MODE=$(MODE) ./packaging/demo.sh up
 
 .PHONY: demo-down
 demo-down: ## Remove everything that `make demo` made
@@ -88,9 +91,6 @@ test-kernel: root ## Tests on the real kernel, in namespaces that they make
 test-integration: root build ## Tests with real containerd and runc, in namespaces that they make
 	$(GO) test -race -timeout 15m -p 1 -skip '^TestFault' $(REAL)
 	$(GO) test -race -timeout 40m -p 2 -skip '^TestFault' $(NODES)
-
-# How the nodes of the fault suite attach containers: bridge, routed, mixed.
-MODE ?=
 
 .PHONY: test-faults
 test-faults: root build ## The fault suite, the tests TestFault… of all packages; prints what they measured (docs/reliability.md); MODE=routed or mixed: in that mode

@@ -3,6 +3,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"syscall"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"stellar.io/stellar/internal/config"
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // routedGateway is what containers without a bridge have for a gateway.
@@ -367,4 +369,81 @@ func TestCNIRouted(t *testing.T) {
 func TestFaultRoutedKills(t *testing.T) {
 	t.Setenv(modeEnv, "mixed")
 	testKills(t, 3)
+}
+
+// TestModeOfWhatRuns: a node whose store was damaged, and that comes back in its own place with
+// another mode configured, goes on in the mode that its containers have.
+func TestModeOfWhatRuns(t *testing.T) {
+	lan := testx.NewLAN(t, 2)
+	a, b := newNode(t, lan, 0, nodeOptions{}), newNode(t, lan, 1, nodeOptions{mode: config.ModeBridge, flags: []string{"--config", writeConfig(t, `cool-down = "1s"`)}})
+	a.startAgent("--init")
+	a.cli("status", "--wait", "--timeout", "30s")
+	b.startAgent()
+	b.join(a, a.token())
+	one, two := a.start("one"), b.start("two")
+	b.leased(two)
+	_ = b.stopAgent(syscall.SIGKILL)
+	b.spoil("raft/raft.db", "default") // the network of each command
+	b.mode, b.mayLog = config.ModeRouted, "level=ERROR"
+	lost := a.pinging("one", two.Address)
+	b.startAgent()
+	if out, err := b.tryJoin(a, a.token(), "--replace", "b"); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, out, b.tail())
+	}
+	b.awaitStatus("mode ERR", "bridge, for containers run in that mode", "node drain")
+	if e := b.await("two", "attached"); e.Address != two.Address {
+		t.Errorf("%+v, was %+v", e, two)
+	}
+	b.start("three")
+	b.reaches("three", one.Address)
+	b.reaches("three", two.Address)
+	wantNoLoss(t, "a node replaced by itself in another mode", lost)
+	for _, id := range []string{"two", "three"} {
+		if err := b.containerd.Remove("default", id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitStatus("mode OK", "routed")
+	b.start("four")
+	b.reaches("four", one.Address)
+}
+
+// TestFaultModeChange: an agent is killed again and again while its node changes its mode
+// there and back. Whenever it lives again it is in one of the two, and what is attached
+// then works.
+func TestFaultModeChange(t *testing.T) {
+	rng, began := rand.New(rand.NewPCG(faults.Seed(t, "./integration"), 0)), time.Now()
+	n := startNode(t, nodeOptions{flags: []string{"--config", writeConfig(t, `cool-down = "200ms"`)}, mode: config.ModeBridge})
+	modes := []string{config.ModeRouted, config.ModeBridge}
+	const changes, kills = 6, 4
+	for i := range changes {
+		n.stopAgent(syscall.SIGTERM)
+		n.mode = modes[i%2]
+		for range kills {
+			n.launch()
+			time.Sleep(time.Duration(rng.IntN(int(1500 * time.Millisecond))))
+			_ = n.stopAgent(syscall.SIGKILL)
+		}
+		n.startAgent()
+		n.awaitStatus("mode OK", n.mode)
+		id := fmt.Sprintf("c%d", i)
+		e := n.start(id)
+		n.reaches(id, "192.0.2.254")
+		n.host.Run(t, "ping", "-c", "1", "-w", "3", e.Address)
+		if _, err := n.host.Output("ip", "link", "show", "stellar0"); (err == nil) != (n.mode == config.ModeBridge) {
+			t.Errorf("mode %s, and the bridge: %v", n.mode, err)
+		}
+		if _, err := n.host.Output("ip", "route", "get", "169.254.1.1"); err != nil {
+			t.Error(err)
+		}
+		if err := n.containerd.Remove("default", id); err != nil {
+			t.Fatal(err)
+		}
+		n.await(id, "")
+	}
+	n.checked()
+	if !t.Failed() {
+		faults.Report(t, faults.RealContainerd, "kill -9 while the node changes its mode", "%d kills, %d changes: each took place, in %s",
+			changes*kills, changes, time.Since(began).Round(time.Second))
+	}
 }

@@ -62,3 +62,32 @@ func TestValidNetworkName(t *testing.T) {
 		}
 	}
 }
+
+// TestCapacity: what a node has for containers, by its mode and the size of its subnet,
+// also after a change of mode.
+func TestCapacity(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		bits int
+		mode Mode
+		want int
+	}{
+		{22, ModeBridge, 1021}, {22, ModeRouted, 1022}, {20, ModeRouted, 4094}, {24, ModeBridge, 253}, {29, ModeBridge, 5}, {29, ModeRouted, 6},
+	} {
+		s := New()
+		init := initCmd()
+		init.Prefix, init.SubnetBits = mustPrefix("10.0.0.0/8"), tt.bits
+		node := registerCmd(1)
+		node.Mode = tt.mode
+		ok(t, s, init, node, ClaimSubnet{Node: node.Node, Network: DefaultNetwork})
+		key := fence(t, s, 1).Subnet
+		equal(t, tt.mode.String()+" in "+key.Prefix.String(), s.Usage(key).Free, tt.want)
+		other := ModeBridge + ModeRouted - tt.mode
+		ok(t, s, UpdateNode{Node: node.Node, Mode: other})
+		ok(t, s, UpdateNode{Node: node.Node, Mode: tt.mode})
+		equal(t, "there and back, "+key.Prefix.String(), s.Usage(key).Free, tt.want)
+	}
+	for bits, want := range map[int]Mode{16: ModeRouted, 20: ModeRouted, 21: ModeRouted, 22: ModeBridge, 23: ModeBridge, 29: ModeBridge} {
+		equal(t, "implied", ImpliedMode(bits), want)
+	}
+}

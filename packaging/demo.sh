@@ -5,6 +5,7 @@
 # containerd is touched.
 #   demo.sh up | down
 #   demo.sh on a|b|c COMMAND...     a command as if typed on that machine
+# STELLAR_DEMO_MODE=routed: without bridges.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
@@ -61,7 +62,7 @@ agent() { # agent NODE FLAGS...: in the background
   local node=$1 d=$dir/$1
   shift
   setsid nsenter --net="/run/netns/$prefix-$node" -- stellar agent --node-name "demo-$node" --data-dir "$d/data" --run-dir "$d/run" \
-    --containerd-address "$d/containerd/containerd.sock" "$@" >"$d/agent.log" 2>&1 </dev/null &
+    --containerd-address "$d/containerd/containerd.sock" ${STELLAR_DEMO_MODE:+--mode "$STELLAR_DEMO_MODE"} "$@" >"$d/agent.log" 2>&1 </dev/null &
   echo $! >"$d/agent.pid"
   disown
 }

@@ -38,7 +38,7 @@ func (c *bugreport) hostSources() []func(context.Context) []reportFile {
 		texts("host/sysctl.txt", func() []byte { return sysctls(cfg.Bridge) }),
 		texts("host/files.txt", func() []byte { return list(cfg.DataDir, cfg.RunDir) }),
 		programs("host/links.txt", "ip -d -s link show group 147", "ip -d -s link show type bridge", "ip -br address show"),
-		programs("host/routes.txt", "ip rule show", "ip route show table all", "ip neigh show dev "+cfg.Bridge),
+		programs("host/routes.txt", "ip rule show", "ip route show table all", "ip neigh show dev "+cfg.Bridge, "ip neigh show nud permanent"),
 		programs("host/filter.txt", filterCommands()...),
 		programs("host/containerd.txt", "containerd --version", "runc --version", "crun --version", "systemctl status --no-pager -n 0 containerd"),
 		programs("host/service.txt", "systemctl status --no-pager -n 0 stellar", "systemctl show stellar -p ActiveState,SubState,NRestarts,ExecMainStatus,FragmentPath,DropInPaths"),

@@ -45,7 +45,11 @@ func (j *judgement) machine() {
 		name := map[string]string{Networkd: "systemd-networkd", NetworkManager: "NetworkManager"}[n.Code]
 		j.warn(n.Code, name, fmt.Sprintf("%s runs and may change Stellar's links and routes: %s is missing", name, n.DropIn), fmt.Sprintf("install %s (it is in packaging/systemd); then: systemctl reload-or-restart %s", n.DropIn, name))
 	}
-	if need := len(j.f.Endpoints) + len(j.f.Peers); m.NeighbourLimit > 0 && need*10 > m.NeighbourLimit*9 {
+	need := len(j.f.Endpoints) + len(j.f.Peers)
+	if j.f.Routed { // permanent entries do not count
+		need = len(j.f.Peers)
+	}
+	if m.NeighbourLimit > 0 && need*10 > m.NeighbourLimit*9 {
 		j.warn(NeighbourTable, "net.ipv4.neigh.default.gc_thresh3", fmt.Sprintf("%d containers and nodes, and the kernel keeps %d neighbours at most", need, m.NeighbourLimit), "install 60-stellar.conf (it is in packaging/systemd); then: sysctl --system")
 	}
 }

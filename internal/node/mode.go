@@ -134,6 +134,27 @@ func (p *parts) register(ctx context.Context, member ipam.RegisterNode) ([]ipam.
 	return propose()
 }
 
+// setUpHost makes what containers are attached to. Where the kernel has endpoints in the
+// other mode than the cluster says, for it was recovered from before the change or the
+// node has taken its own place, they decide: what runs goes on.
+func (n *Node) setUpHost(ctx context.Context, p *parts) (err error) {
+	p.stated = 0
+	for {
+		if p.net, err = netsetup.New(n.netConfig(p)); err != nil {
+			return err
+		}
+		if err = p.net.Ensure(ctx); !errors.Is(err, netsetup.ErrOtherMode) || p.stated != 0 {
+			return err
+		}
+		p.stated = p.subnet.Mode
+		p.subnet.Mode = map[ipam.Mode]ipam.Mode{ipam.ModeBridge: ipam.ModeRouted, ipam.ModeRouted: ipam.ModeBridge}[p.stated]
+		n.log.Error("endpoints of the other mode run: going on in theirs", "runs", p.subnet.Mode, "stated", p.stated)
+		if err := p.net.Close(); err != nil {
+			return err
+		}
+	}
+}
+
 // settleMode changes the node's mode to the one that it is to have, if nothing stands
 // against it, and sets the kernel up anew. Nothing else uses the parts yet. later: the
 // cluster has not confirmed the subnet.
@@ -142,6 +163,11 @@ func (n *Node) settleMode(ctx context.Context, p *parts, later bool) error {
 	want, err := n.wantedMode(p.network.SubnetBits)
 	if err != nil {
 		n.notInMode(&modeNote{state: api.Err, reason: fmt.Sprintf("%s, though configured otherwise: %v%s", p.subnet.Mode, err, hintOf(err))})
+		return nil
+	}
+	if p.stated != 0 {
+		n.notInMode(&modeNote{api.Err, fmt.Sprintf("%s, for containers run in that mode, though the cluster has this node as %s. It changes by itself when none is left: "+
+			"stellar node drain %s, remove its containers, then stellar node drain %s --off", p.subnet.Mode, p.stated, n.id.Name, n.id.Name), (*parts).modeFree})
 		return nil
 	}
 	if want == p.subnet.Mode {

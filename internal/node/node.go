@@ -87,7 +87,8 @@ type parts struct {
 	store *raftstore.Store
 	// containerd is asked by agent; what it has counted is read.
 	containerd *events.Client
-	subnet     ipam.Subnet
+	subnet     ipam.Subnet // its mode is that of the kernel
+	stated     ipam.Mode   // as the cluster says, if that differs; else zero
 	network    ipam.Network
 	holder     *holder.Holder
 	net        *netsetup.Network
@@ -281,10 +282,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 // what is attached already. Endpoints of another identity are somebody's
 // running containers: they are not touched, and nothing is begun beside them.
 func (n *Node) prepareKernel(ctx context.Context, p *parts) (err error) {
-	if p.net, err = netsetup.New(n.netConfig(p)); err != nil {
-		return err
-	}
-	if err := p.net.Ensure(ctx); err != nil {
+	if err := n.setUpHost(ctx, p); err != nil {
 		return fmt.Errorf("set up the host's network: %w", err)
 	}
 	endpoints, err := p.net.List(ctx)
