@@ -15,6 +15,7 @@ func TestTable(t *testing.T) {
 	out.ratio("twice", samples{4}, samples{2}, bar{p50: 3, atLeast: true})
 	out.ratio("once", samples{2}, samples{2}, bar{p50: 3, atLeast: true, explained: "it is so"})
 	out.value("none", "", 1, 0, bar{none: true})
+	out.spread("rate", "/s", samples{1, 2, 3, 4}, bar{})
 	out.value("plain", "MB", 1, 12.25, bar{})
 	var got strings.Builder
 	if err := out.write(&got); err != nil {
@@ -27,12 +28,13 @@ nothing measured  0  0 ms      0 ms   ≤ 4 ms                MISS
 twice             1  2×               ≥ 3× MISS
 once              1  1×               ≥ 3× explained
 none              1  0                none                  ok
+rate              4  2 /s      1 /s
 plain             1  12.25 MB                               
 `
 	if squeeze(got.String()) != squeeze(want) {
 		t.Errorf("got:\n%s\nwant:\n%s", got.String(), want)
 	}
-	for i, want := range []string{bench.Less, bench.Less, bench.Less, bench.More, bench.More, bench.Less, bench.Less} {
+	for i, want := range []string{bench.Less, bench.Less, bench.Less, bench.More, bench.More, bench.Less, bench.More, bench.Less} {
 		if out.Rows[i].Better != want {
 			t.Errorf("%s: better is %q, want %q", out.Rows[i].What, out.Rows[i].Better, want)
 		}

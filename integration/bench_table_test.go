@@ -63,11 +63,14 @@ type table struct {
 	report bench.Report
 }
 
-// spread adds a row of the samples.
+// spread adds a row of the samples. Its P99 is what 99 of 100 are not worse than.
 func (t *table) spread(what, unit string, s samples, b bar) {
 	p99 := s.quantile(0.99)
 	r := row{What: what, N: len(s), Unit: unit, P50: s.quantile(0.5), P99: &p99, Samples: bench.Thin(s)}
 	judgeRow(&r, b)
+	if r.Better == bench.More {
+		p99 = s.quantile(0.01)
+	}
 	if len(s) == 0 && r.Bar != "" {
 		r.Verdict = bench.Miss
 	}
