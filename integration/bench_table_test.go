@@ -186,10 +186,20 @@ func (t *table) section(b *testing.B, name string, fn func(*testing.B, *table)) 
 			Name: name, Time: start.UTC().Truncate(time.Second), Commit: commit(), Seconds: math.Round(time.Since(start).Seconds()),
 			Load: before + " → " + load(), Rows: slices.Clone(t.Rows[began:]),
 		})
+		t.save(b) // what follows may be interrupted
 	})
 }
 
-// publish prints the table, writes the file, and fails the benchmark for what
+// save writes the file, if one is asked for.
+func (t *table) save(b *testing.B) {
+	if path := os.Getenv(envJSON); path != "" {
+		if err := t.report.Write(path); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+// publish prints the table, and fails the benchmark for what
 // was missed.
 func (t *table) publish(b *testing.B) {
 	b.Helper()
@@ -208,11 +218,6 @@ func (t *table) publish(b *testing.B) {
 		b.Error(err)
 	}
 	fmt.Println()
-	if path := os.Getenv(envJSON); path != "" {
-		if err := t.report.Write(path); err != nil {
-			b.Error(err)
-		}
-	}
 	for _, r := range t.misses() {
 		if os.Getenv(envReport) == "1" {
 			b.Logf("missed: %s: bar %s", r.What, r.Bar)
