@@ -60,10 +60,13 @@ func benchMany(b *testing.B, t *table, size int) {
 	}
 	fmt.Fprintf(os.Stderr, "%d nodes …\n", size)
 	joined := m.profile("join", 2*time.Second)
+	used, began := m.usage(), time.Now()
 	up := m.follow()
+	took, cost := time.Since(began), used()
 	joined()
-	t.spread(fmt.Sprintf("%d nodes: all %d followers started at once → each has the state", size, len(up)), "ms", up, bar{})
-	t.value("  the last", "ms", len(up), up.quantile(1), bar{})
+	t.spread(fmt.Sprintf("%d nodes: a follower started, %d at a time → it has the state", size, manyAtOnce), "ms", up, bar{})
+	t.value("  all of them", "s", len(up), took.Seconds(), bar{})
+	t.value("  processor time of all servers for each of them", "ms", len(up), cost.servers/100*ms(took)/float64(len(up)), bar{})
 
 	m.changes(scaled(manyChanges)/4+1, m.crowds) // warm
 	s := m.changes(scaled(manyChanges), m.crowds)
@@ -73,7 +76,7 @@ func benchMany(b *testing.B, t *table, size int) {
 
 	wait := m.burst(m.crowds[0], manyLeases, manyBurst)
 	profiled := m.profile("burst", manyBurst)
-	used := m.usage()
+	used = m.usage()
 	s = m.changes(scaled(manyChanges)/2, m.crowds)
 	burst := wait()
 	figures := used()
@@ -156,6 +159,7 @@ func (m *many) caughtUp(i int) {
 // usage is what a cluster costs for a while.
 type usage struct {
 	leader, server, followers float64 // processor time, % of one core; server: the busiest of the others
+	servers                   float64 // of all three
 	written                   float64 // bytes a second, by the leader
 }
 
@@ -173,8 +177,10 @@ func (m *many) usage() func() usage {
 		took := time.Since(began)
 		of := func(p *process) float64 { return 100 * (cpuTime(m.t, p.pid()) - cpu[p]).Seconds() / took.Seconds() }
 		u.leader, u.written = of(leader.process), float64(leader.written()-written)/took.Seconds()
+		u.servers = u.leader
 		for _, s := range others {
 			u.server = max(u.server, of(s.process))
+			u.servers += of(s.process)
 		}
 		for _, c := range m.crowds {
 			u.followers += of(c.process)

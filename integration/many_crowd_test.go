@@ -73,13 +73,26 @@ func makeFollower(a CrowdArgs, number int) (*crowdNode, error) {
 	return n, err
 }
 
-// Run starts all followers at once.
-func (m *manyCrowd) Run(_ None, began *int64) error {
-	*began = monotonic()
-	for _, n := range m.list {
+// Run starts all followers, so many at a time: the next one when one has its state. It
+// answers how long each took, in ms.
+func (m *manyCrowd) Run(atOnce int, took *[]float64) error {
+	*took = make([]float64, len(m.list))
+	errs := make([]error, len(m.list))
+	inParallel(len(m.list), atOnce, func(i int) {
+		n := m.list[i]
+		began := monotonic()
 		n.runInProcess()
-	}
-	return nil
+		at := int64(0)
+		for end := time.Now().Add(seenPatience); at == 0; at = n.seen.at(1) {
+			if time.Now().After(end) {
+				errs[i] = fmt.Errorf("%s has no state: %+v", n.id.Short(), n.store.Stats())
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		(*took)[i] = sinceMS(began, at)
+	})
+	return errors.Join(errs...)
 }
 
 // SeenArgs are the arguments of Crowd.Seen.
