@@ -70,7 +70,7 @@ func benchMany(b *testing.B, t *table, size int) {
 
 	m.changes(scaled(manyChanges)/4+1, m.crowds) // warm
 	s := m.changes(scaled(manyChanges), m.crowds)
-	t.spread("  a subnet's change proposed by one → seen by each follower", "ms", s.proposed, limit(bar{p99: seenLimit}))
+	t.spread("  a subnet's change proposed by a server → seen by each follower", "ms", s.proposed, limit(bar{p99: seenLimit}))
 	t.spread("    from the leader's own state on", "ms", s.committed, bar{})
 	t.spread("    until the last one has seen it", "ms", s.last, bar{})
 

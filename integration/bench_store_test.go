@@ -159,7 +159,7 @@ func (b storeBackend) FetchState(ctx context.Context, w io.Writer) error {
 
 // client calls another node.
 func (n *storeNode) client(id ipam.NodeID, at string) *peerapi.Client {
-	_, hostPort, _ := strings.Cut(at, "@")
+	hostPort := at[strings.IndexByte(at, '@')+1:] // also without an id
 	return peerapi.NewClient(n.port.HTTPClient(id), "https://"+hostPort, id.Short())
 }
 

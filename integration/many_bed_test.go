@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"stellar.io/stellar/internal/peer"
 	"stellar.io/stellar/internal/pki"
 	"stellar.io/stellar/ipam"
 )
@@ -136,7 +137,7 @@ func (m *many) makeCrowds(processes int) {
 	m.t.Helper()
 	told := map[ipam.NodeID]string{}
 	for i, s := range m.servers {
-		told[manyID(i)] = s.Listen.String()
+		told[manyID(i)] = peer.RaftAddress(manyID(i), s.Listen.String())
 	}
 	followers := m.size - manyServers
 	calls := make(chan error, processes)
@@ -234,11 +235,17 @@ func (m *many) seen(crowds []*crowd, index uint64, patience time.Duration) (all 
 }
 
 // change lets a node join, which gets a subnet, or removes the one that has joined last.
-// It is proposed through one follower of those processes, in turns.
-func (m *many) change(crowds []*crowd) (c Change) {
+// The servers that run propose it in turns.
+func (m *many) change() (c Change) {
 	m.t.Helper()
-	node := m.size + m.nth/2
-	crowds[m.nth/2%len(crowds)].call("Crowd.Change", ChangeArgs{Node: node, Subnet: m.guest}, &c, seenPatience)
+	var up []*manyPeer
+	for _, s := range m.servers {
+		if !s.ended {
+			up = append(up, s)
+		}
+	}
+	args := ChangeArgs{Node: m.size + m.nth/2, Subnet: m.guest}
+	up[m.nth%len(up)].call("Server.Change", args, &c, seenPatience)
 	if m.nth++; m.guest.IsValid() {
 		m.guest = netip.Prefix{}
 	} else {
@@ -260,7 +267,7 @@ func (m *many) changes(count int, crowds []*crowd) (s spread) {
 	m.t.Helper()
 	leader, _ := m.leader()
 	for range count {
-		c := m.change(crowds)
+		c := m.change()
 		var applied int64
 		leader.call("Server.Seen", c.Index, &applied, quiet)
 		all := m.seen(crowds, c.Index, seenPatience)
@@ -333,7 +340,7 @@ func (m *many) killLeader() (killed *manyPeer, took samples) {
 	killed, _ = m.leader()
 	began := monotonic()
 	killed.kill()
-	c := m.change(m.crowds)
+	c := m.change()
 	for _, at := range m.seen(m.crowds, c.Index, seenPatience) {
 		took = append(took, sinceMS(began, at))
 	}
@@ -351,7 +358,7 @@ func (m *many) stopped(c *crowd, d time.Duration, meanwhile func()) (took sample
 	time.Sleep(time.Until(began.Add(d)))
 	c.signal(syscall.SIGCONT)
 	cont := monotonic()
-	last := m.change([]*crowd{c})
+	last := m.change()
 	for _, at := range m.seen([]*crowd{c}, last.Index, seenPatience) {
 		took = append(took, sinceMS(cont, at))
 	}

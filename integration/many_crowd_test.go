@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -40,8 +39,7 @@ type CrowdArgs struct {
 	Servers      map[ipam.NodeID]string
 }
 
-// Make makes the followers, which know no state yet. The first may do what an
-// administrator may.
+// Make makes the followers, which know no state yet.
 func (m *manyCrowd) Make(a CrowdArgs, _ *None) error {
 	m.first, m.list = a.First, make([]*crowdNode, a.Count)
 	errs := make([]error, a.Count)
@@ -58,9 +56,6 @@ func makeFollower(a CrowdArgs, number int) (*crowdNode, error) {
 		return nil, err
 	}
 	identity := pki.Identity{Cluster: storeCluster, Node: n.id, Name: manyName(number), Role: pki.RoleNode}
-	if number == a.First {
-		identity.Role = pki.RoleServer
-	}
 	if err := openPort(n.storeNode, identity, a.CA, a.CAKey, netip.MustParseAddrPort("127.0.0.1:0")); err != nil {
 		return nil, err
 	}
@@ -117,62 +112,6 @@ func (m *manyCrowd) Seen(a SeenArgs, at *[]int64) error {
 			return nil
 		}
 	}
-}
-
-// ChangeArgs are the arguments of Crowd.Change: a node joins and gets a subnet, or it is
-// removed, whose subnet this was.
-type ChangeArgs struct {
-	Node   int
-	Subnet netip.Prefix // zero: it joins
-}
-
-// Change is a subnet that has changed.
-type Change struct {
-	Subnet netip.Prefix
-	Index  uint64
-	Began  int64 // when it was proposed
-}
-
-// Change proposes a change of a subnet through the first follower.
-func (m *manyCrowd) Change(a ChangeArgs, r *Change) error {
-	n := m.list[0]
-	ctx, cancel := context.WithTimeout(context.Background(), quiet)
-	defer cancel()
-	state, commands := ipam.Held, joined(a.Node)
-	if a.Subnet.IsValid() {
-		state, commands = ipam.SubnetFree, []ipam.Command{ipam.RemoveNode{Node: manyID(a.Node)}}
-	}
-	r.Subnet, r.Began = a.Subnet, monotonic()
-	results, err := n.propose(ctx, commands)
-	if err != nil {
-		return err
-	}
-	if !r.Subnet.IsValid() {
-		r.Subnet = results[len(results)-1].Subnet
-	}
-	for r.Index == 0 { // OnApply is called after Propose was answered
-		if r.Index = n.seen.of(r.Subnet, state); r.Index == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%s is not %s by what %s has applied", r.Subnet, state, n.id.Short())
-		}
-	}
-	return nil
-}
-
-// joined is a token for a machine and its join with that.
-func joined(i int) []ipam.Command {
-	now := time.Now().Unix()
-	token := ipam.CreateToken{ID: fmt.Sprintf("%016x", i), SecretHash: sha256.Sum256([]byte("secret")), Role: ipam.RoleNode, Expires: now + 3600, Now: now}
-	register, ok := registered(i, manyAddress(i))[0].(ipam.RegisterNode)
-	if !ok {
-		panic("a node is not registered first")
-	}
-	return []ipam.Command{token, ipam.JoinNode{
-		RegisterNode: register, TokenID: token.ID, SecretHash: token.SecretHash,
-		KeyHash: sha256.Sum256([]byte("key")), Now: now, Network: ipam.DefaultNetwork,
-	}}
 }
 
 // propose does so until it is committed or refused.

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,7 +59,7 @@ func (m *manyServer) Start(a ServerArgs, _ *None) error {
 	case a.Made:
 	case a.Node == 0:
 		network := ipam.InitCluster{ClusterID: storeCluster, Network: ipam.DefaultNetwork, Prefix: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 22}
-		err = raftstore.Init(ctx, cfg, ipam.Envelope{Commands: append([]ipam.Command{network}, registered(0, n.port.Advertise().String())...)})
+		err = raftstore.Init(ctx, cfg, ipam.Envelope{Commands: append([]ipam.Command{network}, registered(0, ipam.RoleServer, n.port.Advertise().String())...)})
 	default:
 		err = raftstore.InitJoin(ctx, cfg)
 	}
@@ -73,11 +74,7 @@ func (m *manyServer) Start(a ServerArgs, _ *None) error {
 }
 
 // registered makes node i a member with a subnet.
-func registered(i int, address string) []ipam.Command {
-	role := ipam.RoleNode
-	if i < manyServers {
-		role = ipam.RoleServer
-	}
+func registered(i int, role ipam.Role, address string) []ipam.Command {
 	return []ipam.Command{
 		ipam.RegisterNode{Node: manyID(i), Name: manyName(i), MachineID: string(manyID(i)), Address: address, Version: "1", Mode: ipam.ModeBridge, Role: role},
 		ipam.ClaimSubnet{Node: manyID(i), Network: ipam.DefaultNetwork},
@@ -168,7 +165,7 @@ func (m *manyServer) Add(a ServerArgs, _ *None) error {
 	if err := raftstore.Retry(ctx, func(ctx context.Context) error { return m.node.store.AddServer(ctx, manyID(a.Node), address) }); err != nil {
 		return err
 	}
-	_, err := m.node.propose(ctx, registered(a.Node, a.Listen.String()))
+	_, err := m.node.propose(ctx, registered(a.Node, ipam.RoleServer, a.Listen.String()))
 	return err
 }
 
@@ -180,7 +177,7 @@ func (m *manyServer) Fill(nodes []int, _ *None) error {
 		n := min(len(nodes), 100)
 		var commands []ipam.Command
 		for _, i := range nodes[:n] {
-			commands = append(commands, registered(i, manyAddress(i))...)
+			commands = append(commands, registered(i, ipam.RoleNode, manyAddress(i))...)
 		}
 		if _, err := m.node.propose(ctx, commands); err != nil {
 			return err
@@ -206,6 +203,61 @@ func (m *manyServer) Stats(_ None, r *ServerStats) error {
 	_, sum, err := m.node.store.Hash(context.Background(), 0)
 	r.Hash = fmt.Sprintf("%x", sum)
 	return err
+}
+
+// ChangeArgs are the arguments of Crowd.Change: a node joins and gets a subnet, or it is
+// removed, whose subnet this was.
+type ChangeArgs struct {
+	Node   int
+	Subnet netip.Prefix // zero: it joins
+}
+
+// Change is a subnet that has changed.
+type Change struct {
+	Subnet netip.Prefix
+	Index  uint64
+	Began  int64 // when it was proposed
+}
+
+// Change proposes a change of a subnet, as a server does for a machine that joins.
+func (m *manyServer) Change(a ChangeArgs, r *Change) error {
+	ctx, cancel := context.WithTimeout(context.Background(), quiet)
+	defer cancel()
+	state, commands := ipam.Held, joined(a.Node)
+	if a.Subnet.IsValid() {
+		state, commands = ipam.SubnetFree, []ipam.Command{ipam.RemoveNode{Node: manyID(a.Node)}}
+	}
+	r.Subnet, r.Began = a.Subnet, monotonic()
+	results, err := m.node.propose(ctx, commands)
+	if err != nil {
+		return err
+	}
+	if !r.Subnet.IsValid() {
+		r.Subnet = results[len(results)-1].Subnet
+	}
+	for r.Index == 0 { // OnApply is called after Propose was answered
+		if r.Index = m.seen.of(r.Subnet, state); r.Index == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s is not %s by what %s has applied", r.Subnet, state, m.node.id.Short())
+		}
+	}
+	return nil
+}
+
+// joined is a token for a machine and its join with that.
+func joined(i int) []ipam.Command {
+	now := time.Now().Unix()
+	token := ipam.CreateToken{ID: fmt.Sprintf("%016x", i), SecretHash: sha256.Sum256([]byte("secret")), Role: ipam.RoleNode, Expires: now + 3600, Now: now}
+	register, ok := registered(i, ipam.RoleNode, manyAddress(i))[0].(ipam.RegisterNode)
+	if !ok {
+		panic("a node is not registered first")
+	}
+	return []ipam.Command{token, ipam.JoinNode{
+		RegisterNode: register, TokenID: token.ID, SecretHash: token.SecretHash,
+		KeyHash: sha256.Sum256([]byte("key")), Now: now, Network: ipam.DefaultNetwork,
+	}}
 }
 
 // Seen answers when the server had applied a change.
