@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,4 +207,29 @@ func BenchmarkBind(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}
+
+// BenchmarkMemory is what the holder of a full /20 keeps in memory besides the replica.
+func BenchmarkMemory(b *testing.B) {
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		store := newFakeStore(b, 20)
+		n := newNode(b, store)
+		leases := 0
+		for ; leases < 4093; leases++ {
+			if _, err := n.Bind(context.Background(), BindRequest{Owner: owner(fmt.Sprintf("%064d", leases))}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		full := heap()
+		n.stop()
+		n.Holder, n.done = nil, nil
+		store.requests = nil
+		b.ReportMetric(float64(full-heap())/float64(leases), "B/lease")
+	}
 }
