@@ -91,6 +91,7 @@ func (n *Network) admissions(c *nlx.Conn, admitted map[string]admission, inKerne
 		if a.mac == nil {
 			a.mac = n.guestMAC(c, p)
 		}
+		n.table.change(p.HostIndex, func(p *port) { p.MAC = a.mac })
 		want[p.HostIfname] = a
 	}
 	return want

@@ -108,6 +108,7 @@ type portWant struct {
 	mac      []byte
 	mtu      int
 	master   int
+	port     nlx.PortSettings // where it has a master
 	settings []nlx.Setting
 }
 
@@ -120,6 +121,7 @@ const (
 	fixMAC    portFix = "mac"
 	fixMTU    portFix = "mtu"
 	fixMaster portFix = "master"
+	fixPort   portFix = "bridge port"
 	fixConf   portFix = "settings"
 	fixUp     portFix = "up"
 )
@@ -138,6 +140,7 @@ func planPort(have nlx.Link, want portWant) []portFix {
 	add(string(have.MAC) != string(want.mac), fixMAC)
 	add(have.MTU != want.mtu, fixMTU)
 	add(have.Master != want.master, fixMaster)
+	add(want.master != 0 && (have.Master != want.master || have.Settings != want.port), fixPort)
 	add(!have.IPv4.Has(want.settings), fixConf)
 	add(!have.Up, fixUp)
 	return fixes
@@ -164,6 +167,8 @@ func applyPort(c *nlx.Conn, have nlx.Link, want portWant) (string, error) {
 			m.Uint32(unix.IFLA_MTU, uint32(want.mtu))
 		case fixMaster:
 			m.Uint32(unix.IFLA_MASTER, uint32(want.master))
+		case fixPort:
+			m.BridgePort(want.port)
 		case fixConf:
 			m.IPv4Conf(want.settings)
 		case fixUp:

@@ -90,7 +90,7 @@ func (n *Network) attach(ctx context.Context, spec Spec, t *Timing) (Endpoint, e
 			return a.finish(err)
 		}
 	} else if limit := n.layout.capacity(); n.table.len() >= limit {
-		return Endpoint{}, fmt.Errorf("%w: %d endpoints", ErrFull, limit)
+		return Endpoint{}, fmt.Errorf("%w: %d endpoints, %s", ErrFull, limit, n.layout.full())
 	}
 	return a.finish(a.create(ctx))
 }

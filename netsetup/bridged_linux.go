@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 
@@ -21,6 +22,7 @@ type bridged struct {
 func (b *bridged) ready() bool    { return b.index.Load() != 0 }
 func (b *bridged) version() int64 { return b.index.Load() }
 func (b *bridged) capacity() int  { return MaxEndpoints }
+func (b *bridged) full() string   { return "as many as a bridge takes; a node in mode routed takes more" }
 
 // sysctls are the parameters of the bridge: it forwards, and no container can talk
 // IPv6 to the host through it (rogue router advertisements, CVE-2020-10749).
@@ -56,7 +58,23 @@ func (b *bridged) host(a *attachment, alias *nlx.Message) []*nlx.Message {
 	if a.noIPv6() {
 		alias.NoIPv6Address()
 	}
-	return []*nlx.Message{alias, nlx.SetLinkUp(a.index)}
+	return append(b.plug(a, alias.BridgePort(quietPort)), nlx.SetLinkUp(a.index))
+}
+
+// quietPort are the settings of our ports. Nothing is learnt from them and nothing
+// flooded to them: the bridge is told where each address is, and answers ARP itself,
+// so that no frame is for more than one of them however many there are. All frames
+// to link-local groups are judged as others are.
+var quietPort = nlx.PortSettings{ProxyARP: true, ProxyARPFor: true, Forward: 0xffff &^ (1 << 1)} // pause frames end here anyway
+
+// plug adds to the message that makes a link a quiet port those that tell bridge and
+// host whose it is.
+func (b *bridged) plug(a *attachment, port *nlx.Message) []*nlx.Message {
+	return []*nlx.Message{port, nlx.NewBridgeEntry(a.index, a.spec.MAC), b.neighbour(a.spec.Addr, a.spec.MAC)}
+}
+
+func (b *bridged) neighbour(addr netip.Addr, mac net.HardwareAddr) *nlx.Message {
+	return nlx.NewNeigh(int(b.index.Load()), addr, mac).MarkNeigh(protocol)
 }
 
 func (b *bridged) refused(_ *attachment, err error) error { return err }
@@ -66,6 +84,9 @@ func (b *bridged) guest(a *attachment, dst netip.Prefix) []*nlx.Message {
 		nlx.NewAddr(a.peer, netip.PrefixFrom(a.spec.Addr, b.n.cfg.Subnet.Bits())),
 		nlx.SetLinkUp(a.peer),
 		nlx.SetLinkUp(loIndex),
+		// Permanent: entries that are not share one table of the machine, which by default
+		// has room for 1,024.
+		nlx.NewNeigh(a.peer, b.n.cfg.Gateway, bridgeMACFor(b.n.cfg.Node)),
 		nlx.NewRoute(a.peer, dst, b.n.cfg.Gateway, protocol),
 	}
 }
@@ -76,7 +97,8 @@ func (b *bridged) entered(a *attachment) error {
 	if now == a.master {
 		return nil
 	}
-	r, err := a.host.Do(nlx.SetLink(a.index).Uint32(unix.IFLA_MASTER, uint32(now)))
+	r, err := a.host.Do(append([]*nlx.Message{nlx.SetLink(a.index).Uint32(unix.IFLA_MASTER, uint32(now))},
+		b.plug(a, nlx.SetLink(a.index).BridgePort(quietPort))...)...)
 	if err := firstError(r, err); err != nil {
 		return fmt.Errorf("move %s to the new bridge: %w", a.name, err)
 	}
@@ -84,10 +106,8 @@ func (b *bridged) entered(a *attachment) error {
 }
 
 func (b *bridged) want(p port) portWant {
-	return portWant{alias: p.alias, mac: hostMACFor(p.Addr), mtu: p.mtu, master: int(b.index.Load())}
+	return portWant{alias: p.alias, mac: hostMACFor(p.Addr), mtu: p.mtu, master: int(b.index.Load()), port: quietPort}
 }
-
-func (b *bridged) entries(*nlx.Conn, []port) error { return nil }
 
 func (b *bridged) forget(c *nlx.Conn, addrs []netip.Addr) error {
 	bridge := int(b.index.Load())

@@ -13,10 +13,11 @@ import (
 )
 
 const (
-	// MaxEndpoints is the most endpoints of one bridge. A bridge takes 1,023
-	// ports; from 1,001 on, a flooded frame overflows the receive backlog
-	// (net.core.netdev_max_backlog, 1,000) and address resolution fails.
-	MaxEndpoints = 1000
+	// MaxEndpoints is the most endpoints of one bridge, and the addresses of a /22 in
+	// bridge mode. A bridge takes 1,023 ports; two are left for others. A frame
+	// flooded to more than 1,000 would overflow the receive backlog
+	// (net.core.netdev_max_backlog), so nothing is flooded to ours.
+	MaxEndpoints = 1021
 	// RoutedGateway is the next hop of containers in routed mode.
 	routedGateway = "169.254.1.1"
 	// DefaultBridge is the bridge's name unless configured.

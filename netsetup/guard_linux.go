@@ -127,6 +127,18 @@ func (g *guard) enter(name string, a admission) {
 	g.admitted[name], g.names[a.index] = a, name
 }
 
+// admits reports whether any link may speak for an address.
+func (g *guard) admits(addr netip.Addr) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, a := range g.admitted {
+		if a.addr == addr {
+			return true
+		}
+	}
+	return false
+}
+
 // dismiss takes the rights of links that are gone, in one transaction.
 func (g *guard) dismiss(indexes ...int) error {
 	g.mu.Lock()

@@ -20,8 +20,9 @@ type layout interface {
 	version() int64
 	// sysctls are parameters, path and value, that are looked at each second.
 	sysctls() [][2]string
-	// capacity is the most endpoints.
+	// capacity is the most endpoints, and full why it is not more.
 	capacity() int
+	full() string
 	// leave removes what the other mode has left, links being all of the host's.
 	leave(c *nlx.Conn, links []nlx.Link) error
 

@@ -64,6 +64,8 @@ func (r *routed) sysctls() [][2]string { return nil }
 // capacity is that of the subnet without its first and last address.
 func (r *routed) capacity() int { return 1<<(32-r.n.cfg.Subnet.Bits()) - 2 }
 
+func (r *routed) full() string { return "as many as the subnet " + r.n.cfg.Subnet.String() + " has" }
+
 func (r *routed) sync(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

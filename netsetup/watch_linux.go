@@ -131,8 +131,8 @@ func (w *watch) read(ctx context.Context, sub *nlx.Subscription) error {
 func (w *watch) classify(typ uint16, body []byte) {
 	if isLink := typ == unix.RTM_NEWLINK || typ == unix.RTM_DELLINK; isLink && len(body) > 0 && body[0] == unix.AF_BRIDGE {
 		// About the port of a bridge, not the link: "deleted" means taken out of it.
-		index, _ := nlx.LinkState(body)
-		if p, ok := w.n.table.at(index); ok && typ == unix.RTM_DELLINK {
+		l, err := nlx.ParseLink(body)
+		if p, ok := w.n.table.at(l.Index); err == nil && ok && (typ == unix.RTM_DELLINK || l.Settings != w.n.layout.want(p).port) {
 			w.suspect(p)
 		}
 		return

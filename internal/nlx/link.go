@@ -34,10 +34,11 @@ type Link struct {
 	Group  uint32 // 0 is the kernel's default
 	Up     bool
 	// Running: up, with a carrier, and the kernel has acted on both: packets pass.
-	Running bool
-	Peer    int // a veth's other end: its index in its own namespace
-	NSID    int // namespace of the other end, numbered by this namespace; NoNSID
-	IPv4    IPv4Conf
+	Running  bool
+	Peer     int          // a veth's other end: its index in its own namespace
+	Settings PortSettings // where it has a Master
+	NSID     int          // namespace of the other end, numbered by this namespace; NoNSID
+	IPv4     IPv4Conf
 }
 
 // ParseLink decodes the payload of an RTM_NEWLINK or RTM_DELLINK message.
@@ -62,10 +63,17 @@ func ParseLink(b []byte) (Link, error) {
 			l.MAC = append(net.HardwareAddr(nil), v...)
 		case unix.IFLA_LINKINFO:
 			attrs(v, func(typ uint16, v []byte) {
-				if typ == unix.IFLA_INFO_KIND {
+				switch typ {
+				case unix.IFLA_INFO_KIND:
 					l.Kind = unix.ByteSliceToString(v)
+				case unix.IFLA_INFO_SLAVE_DATA:
+					l.Settings.parse(v)
 				}
 			})
+		case unix.IFLA_PROTINFO:
+			if b[0] == unix.AF_BRIDGE {
+				l.Settings.parse(v)
+			}
 		case unix.IFLA_AF_SPEC:
 			l.IPv4.parse(v)
 		}

@@ -44,6 +44,8 @@ type Neighbour struct {
 	MAC    net.HardwareAddr
 	State  uint16 // NUD_PERMANENT, …
 	Bridge int    // of a bridge's table
+	Mark   uint8  // who made it, as in MarkNeigh; 0: not known
+	Sticky bool   // of a bridge's table: it stays at its port
 }
 
 // Neighbours returns the IPv4 neighbours of all interfaces.
@@ -77,12 +79,17 @@ func parseNeigh(b []byte, family byte) (n Neighbour, ok bool) {
 		return Neighbour{}, false
 	}
 	n.Index, n.State = int(int32(binary.NativeEndian.Uint32(b[4:]))), binary.NativeEndian.Uint16(b[8:])
+	n.Sticky = b[10]&ntfSticky != 0
 	attrs(b[unix.SizeofNdMsg:], func(typ uint16, v []byte) {
 		switch typ {
 		case unix.NDA_DST:
 			n.Addr, _ = addr4(v)
 		case unix.NDA_LLADDR:
 			n.MAC = append(net.HardwareAddr(nil), v...)
+		case ndaProtocol:
+			if len(v) == 1 {
+				n.Mark = v[0]
+			}
 		case unix.NDA_MASTER:
 			if len(v) == 4 {
 				n.Bridge = int(binary.NativeEndian.Uint32(v))
