@@ -91,3 +91,21 @@ func (b *bridged) look(c *nlx.Conn, ports []port, bridge int) (have map[int]plug
 	}
 	return have, stale, nil
 }
+
+// entry reads that what is known of a port has changed: with the bridge's address, or
+// when it goes down, all neighbours go.
+func (b *bridged) entry(w *watch, typ uint16, body []byte) {
+	if e, ok := nlx.ParseBridgeEntry(body); ok {
+		if p, ok := b.n.table.at(e.Index); ok && typ == unix.RTM_DELNEIGH && e.MAC.String() == p.MAC.String() {
+			w.suspect(p)
+		}
+		return
+	}
+	e, ok := nlx.ParseNeigh(body)
+	if !ok || e.Index != int(b.index.Load()) {
+		return
+	}
+	if p, ok := b.n.table.holder(e.Addr); ok && (typ == unix.RTM_DELNEIGH || e.State != unix.NUD_PERMANENT || e.MAC.String() != p.MAC.String()) {
+		w.suspect(p)
+	}
+}

@@ -135,6 +135,9 @@ func (b *bridged) notice(w *watch, typ uint16, body []byte) (done bool) {
 	case unix.RTM_DELADDR:
 		a, ok := nlx.ParseAddr(body)
 		wrong = ok && a.Index == int(b.index.Load())
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		b.entry(w, typ, body)
+		return true
 	case unix.RTM_DELROUTE:
 		r, ok := nlx.ParseRoute(body)
 		wrong = ok && r.Dst == b.n.cfg.Subnet
@@ -145,7 +148,7 @@ func (b *bridged) notice(w *watch, typ uint16, body []byte) (done bool) {
 	return done
 }
 
-func (b *bridged) groups() []int { return nil }
+func (b *bridged) groups() []int { return []int{unix.RTNLGRP_NEIGH} }
 
 // right compares the bridge's link with what it must be.
 func (b *bridged) right(l nlx.Link) bool {

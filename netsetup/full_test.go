@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -191,4 +192,24 @@ func TestEntriesRestored(t *testing.T) {
 	})
 	mustPing(t, one, "172.16.0.3")
 	mustPing(t, two, "172.16.0.2")
+}
+
+// TestCloseTwice closes no descriptor that is another's by then.
+func TestCloseTwice(t *testing.T) {
+	b := newBed(t).ensure()
+	n := b.network()
+	if err := n.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_ = n.Close()
+	var files []*os.File
+	for range 64 {
+		files = append(files, b.open("/proc/self/status"))
+	}
+	_ = n.Close()
+	for _, f := range files {
+		if _, err := f.Stat(); err != nil {
+			t.Fatalf("a descriptor was closed by somebody else: %v", err)
+		}
+	}
 }

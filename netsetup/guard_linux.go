@@ -74,9 +74,13 @@ func newGuard(nsfd int, c Config, ipv6 bool) *guard {
 	}
 }
 
+// close may be called again: the number of a closed descriptor is somebody else's.
 func (g *guard) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.conn != nil {
 		g.conn.Close()
+		g.conn = nil
 	}
 }
 

@@ -27,11 +27,11 @@ func TestPlanPort(t *testing.T) {
 	}{
 		{"right", func(*nlx.Link) {}, nil},
 		{"down", func(l *nlx.Link) { l.Up = false }, []portFix{fixUp}},
-		{"no master", func(l *nlx.Link) { l.Master = 0 }, []portFix{fixMaster}},
-		{"other bridge", func(l *nlx.Link) { l.Master = 9 }, []portFix{fixMaster}},
+		{"no master", func(l *nlx.Link) { l.Master = 0 }, []portFix{fixMaster, fixPort}},
+		{"other bridge", func(l *nlx.Link) { l.Master = 9 }, []portFix{fixMaster, fixPort}},
 		{"settings", func(l *nlx.Link) { l.IPv4[nlx.ConfForwarding] = 0 }, []portFix{fixConf}},
 		{"mac", func(l *nlx.Link) { l.MAC = nil }, []portFix{fixMAC}},
-		{"all", func(l *nlx.Link) { *l = nlx.Link{} }, []portFix{fixAlias, fixGroup, fixMAC, fixMTU, fixMaster, fixConf, fixUp}},
+		{"all", func(l *nlx.Link) { *l = nlx.Link{} }, []portFix{fixAlias, fixGroup, fixMAC, fixMTU, fixMaster, fixPort, fixConf, fixUp}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

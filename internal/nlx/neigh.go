@@ -74,6 +74,9 @@ func (c *Conn) neighbours(family byte) ([]Neighbour, error) {
 // false for one that is no IPv4 neighbour.
 func ParseNeigh(b []byte) (n Neighbour, ok bool) { return parseNeigh(b, unix.AF_INET) }
 
+// ParseBridgeEntry is ParseNeigh for a bridge's table.
+func ParseBridgeEntry(b []byte) (n Neighbour, ok bool) { return parseNeigh(b, unix.AF_BRIDGE) }
+
 func parseNeigh(b []byte, family byte) (n Neighbour, ok bool) {
 	if len(b) < unix.SizeofNdMsg || b[0] != family {
 		return Neighbour{}, false
