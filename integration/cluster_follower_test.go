@@ -208,6 +208,16 @@ func TestFollowerPromoted(t *testing.T) {
 	f.start(unique("more"))
 	sameState(t, all)
 
+	_ = g.stopAgent(syscall.SIGKILL)
+	servers[0].eventually(quiet, "a follower that is off is lost", func() error {
+		if _, status := servers[0].roleOf(g); status != "lost" {
+			return fmt.Errorf("%s is %q", g.name, status)
+		}
+		return nil
+	})
+	g.startAgent()
+	g.cli("status", "--wait", "--timeout", "30s")
+
 	servers[0].cli("node", "rm", "-y", g.name)
 	g.eventually(quiet, "the removed follower knows", func() error {
 		if out, _ := g.run("status"); !strings.Contains(out, "removed from the cluster") {
