@@ -474,6 +474,13 @@ func TestRing(t *testing.T) {
 	if r.holds(place{18, start.life}) {
 		t.Error("a place of before the state was replaced still counts")
 	}
+	tiny := newRing(4, 1) // keeps nothing
+	tiny.reset(10)
+	before := tiny.now()
+	tiny.add(10, entry(11), true)
+	if _, _, _, ok := tiny.next(nil, before, 1<<20); ok {
+		t.Error("a command that was too large to be kept is passed over")
+	}
 	small := newRing(100, 3*recordHead)
 	for i := uint64(1); i < 50; i++ {
 		small.add(i-1, entry(i), false)
