@@ -151,7 +151,7 @@ func TestDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"c, 2 cores", "| one | 4 | 1.500 ms | 2.500 ms | ≤ 2 ms |", "| … of that | 1 | 2× |  | ≤ 1×: missed, it is \\| so |", "<!-- end -->\nz\n"} {
+	for _, want := range []string{"c, 2 cores", "| one | 4 | 1.500 ms | 2.500 ms | ≤ 2 ms |", "| … of that | 1 | 2× |  | ≤ 1×: missed, it is \\| so |", "2023-11-14, commit abc; load", "<!-- end -->\nz\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
 		}

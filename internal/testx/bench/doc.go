@@ -25,6 +25,7 @@ func (s Section) Markdown() string {
 		}
 		fmt.Fprintf(&out, "| %s | %d | %s | %s | %s |\n", cell(what), r.N, Figure(r.P50, r.Unit), p99, cell(bar))
 	}
+	fmt.Fprintf(&out, "\n%s, commit %s; load of the machine over 1, 5 and 15 minutes: %s.\n", s.Time.Format("2006-01-02"), s.Commit, s.Load)
 	return out.String()
 }
 
