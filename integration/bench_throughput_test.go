@@ -3,11 +3,13 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"stellar.io/stellar/internal/config"
 	"stellar.io/stellar/internal/testx"
 )
 
@@ -35,49 +37,65 @@ type way struct {
 // packets there, one by one: TCP hides what a tunnel costs each packet, for veth pairs
 // take 64 KiB as one.
 func benchThroughput(b *testing.B, t *table) {
-	nodes := startCluster(b, 2)
-	from, to := nodes[0], nodes[1]
-	from.routed(nodes...)
-	to.routed(nodes...)
-	eps := [2]endpoint{from.start(unique("sends")), to.start(unique("hears"))}
-	in := func(n *node, e endpoint) []string {
-		pid, err := n.containerd.TaskPID("default", e.Container)
-		if err != nil {
-			b.Fatal(err)
-		}
-		return []string{"nsenter", "-t", strconv.Itoa(pid), "-n"}
-	}
-	hears(b, to.host)
-	hears(b, to.host, in(to, eps[1])...)
+	bridge, hosts := containersApart(b, config.ModeBridge)
+	routed, more := containersApart(b, config.ModeRouted)
 	hand := byHand(b)
-	hosts := way{from: from.host, to: "192.0.2.2"}
-	ours := way{from.host, in(from, eps[0]), eps[1].Address}
-	names := []string{"  container to container of another node", "  by hand: containers through VXLAN"}
+	direct := way{from: hosts[0], to: "192.0.2.2"}
+	names := []string{
+		"  container to container of another node, bridge", "  container to container of another node, routed",
+		"  by hand: containers through VXLAN",
+	}
+	ways := []way{direct, bridge, routed, hand.overlay}
 
-	limited := append([]*testx.NetNS{from.host, to.host}, hand.hosts...)
+	limited := slices.Concat(hosts, more, hand.hosts)
 	for _, host := range limited {
 		host.Run(b, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", linkRate, "burst", "1mb", "limit", "10mb")
 	}
-	wire := throughput(b, t, "TCP", "at 10 Gbit/s", names, hosts, ours, hand.overlay)
-	t.ratio("container to container / host to host", wire[1], wire[0], bar{p50: 0.97, atLeast: true})
-	t.ratio("  VXLAN / host to host", wire[2], wire[0], bar{})
+	wire := throughput(b, t, "TCP", "at 10 Gbit/s", names, ways...)
+	t.ratio("container to container, bridge / host to host", wire[1], wire[0], bar{p50: 0.97, atLeast: true})
+	t.ratio("container to container, routed / host to host", wire[2], wire[0], bar{p50: 0.97, atLeast: true})
+	t.ratio("  VXLAN / host to host", wire[3], wire[0], bar{})
 	for _, host := range limited {
 		host.Run(b, "tc", "qdisc", "del", "dev", "eth0", "root")
 	}
 
 	names = append(names, "  by hand, without an agent: bridged", "  by hand, without an agent: routed, no bridge")
-	ways := []way{hosts, ours, hand.overlay, hand.bridged, hand.routed}
+	ways = append(ways, hand.bridged, hand.routed)
 	memory := throughput(b, t, "TCP", "at memory's speed", names, ways...)
-	t.ratio("container to container / the bridge by hand", memory[1], memory[3], bar{})
-	t.ratio("  container to container / host to host", memory[1], memory[0], bar{})
-	t.ratio("  the bridge by hand / host to host", memory[3], memory[0], bar{})
-	t.ratio("  routed by hand / host to host", memory[4], memory[0], bar{})
-	t.ratio("  container to container / VXLAN", memory[1], memory[2], bar{})
+	t.ratio("  container to container, bridge / host to host", memory[1], memory[0], bar{})
+	t.ratio("  container to container, routed / host to host", memory[2], memory[0], bar{})
+	t.ratio("  the bridge by hand / host to host", memory[4], memory[0], bar{})
+	t.ratio("  routed by hand / host to host", memory[5], memory[0], bar{})
+	t.ratio("  container to container, bridge / VXLAN", memory[1], memory[3], bar{})
+	t.ratio("  container to container, routed / VXLAN", memory[2], memory[3], bar{})
 
 	packets := throughput(b, t, "UDP", "at memory's speed", names, ways...)
-	t.ratio("container to container / VXLAN", packets[1], packets[2], bar{p50: 1.3, atLeast: true})
-	t.ratio("  container to container / host to host", packets[1], packets[0], bar{})
-	t.ratio("  routed by hand / host to host", packets[4], packets[0], bar{})
+	t.ratio("container to container, bridge / VXLAN", packets[1], packets[3], bar{p50: 1.3, atLeast: true})
+	t.ratio("container to container, routed / VXLAN", packets[2], packets[3], bar{p50: 1.3, atLeast: true})
+	t.ratio("  container to container, bridge / host to host", packets[1], packets[0], bar{})
+	t.ratio("  container to container, routed / host to host", packets[2], packets[0], bar{})
+	t.ratio("  routed by hand / host to host", packets[5], packets[0], bar{})
+}
+
+// containersApart is the way between containers of two nodes in a mode; also the nodes' hosts.
+// The second host hears, too.
+func containersApart(b *testing.B, mode string) (way, []*testx.NetNS) {
+	b.Helper()
+	nodes := startClusterOf(b, 2, nodeOptions{mode: mode})
+	var inside [2][]string
+	var to endpoint
+	for i, n := range nodes {
+		n.routed(nodes...)
+		to = n.start(unique("apart"))
+		pid, err := n.containerd.TaskPID("default", to.Container)
+		if err != nil {
+			b.Fatal(err)
+		}
+		inside[i] = []string{"nsenter", "-t", strconv.Itoa(pid), "-n"}
+	}
+	hears(b, nodes[1].host)
+	hears(b, nodes[1].host, inside[1]...)
+	return way{nodes[0].host, inside[0], to.Address}, []*testx.NetNS{nodes[0].host, nodes[1].host}
 }
 
 // throughput measures the ways in turns, and adds a row for each; the first of them is

@@ -19,10 +19,16 @@ import (
 // startCluster makes a cluster of size nodes: one is made, the others join.
 func startCluster(t testing.TB, size int) []*node {
 	t.Helper()
+	return startClusterOf(t, size, nodeOptions{})
+}
+
+// startClusterOf is startCluster for nodes with options.
+func startClusterOf(t testing.TB, size int, o nodeOptions) []*node {
+	t.Helper()
 	lan := testx.NewLAN(t, size)
 	nodes := make([]*node, size)
 	for i := range nodes {
-		nodes[i] = newNode(t, lan, i, nodeOptions{})
+		nodes[i] = newNode(t, lan, i, o)
 	}
 	nodes[0].startAgent("--init")
 	nodes[0].cli("status", "--wait", "--timeout", "30s")
