@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -117,8 +118,9 @@ func (p *path) guestNeighbour() {
 		v = unknown("no next hop")
 	case n.MAC != "" && want != "" && n.MAC != want:
 		v = broken(codeGateway, clear, "the container sends packets for %s to %s (%s), but %s has %s", g.HopAddr, n.MAC, n.State, whose, want)
-	case f.Routed && g.HopAddr == f.Gateway && n.Failed: // it is to have an entry that needs no answer
-		v = broken(codeGateway, p.repair(), "the container does not know the hardware address of its gateway %s (%s)", g.HopAddr, n.State)
+	case f.Routed && g.HopAddr == f.Gateway && n.MAC == "":
+		// The host answers no container: the entry is there from the beginning, or not at all.
+		v = broken(codeGateway, p.repair(), "the container does not know the hardware address of its gateway %s (%s)", g.HopAddr, cmp.Or(n.State, "no entry"))
 	case n.Failed:
 		v = doubt(codeGateway, "", "%s did not answer when the container asked for it last", g.HopAddr)
 	case !n.Exists:

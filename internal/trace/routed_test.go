@@ -98,7 +98,7 @@ func TestRoutedFaults(t *testing.T) {
 			f.Guest.HopAddr = addr("169.254.7.7")
 		})},
 		{"gateway's neighbour wrong", codeGateway, near(func(f *Facts) { f.Guest.Hop.MAC = "02:00:00:00:00:99" })},
-		{"gateway's neighbour gone", "", near(func(f *Facts) { f.Guest.Hop = Neigh{} })},
+		{"gateway's neighbour gone", codeGateway, near(func(f *Facts) { f.Guest.Hop = Neigh{} })},
 		{"gateway's neighbour failed", codeGateway, near(func(f *Facts) { f.Guest.Hop = Neigh{Exists: true, Failed: true, State: "failed"} })},
 		{"host end down", codeHostLink, near(func(f *Facts) {
 			f.Host.HostEnd.Up, f.Guest.Link.Carrier, f.Host.In, f.Host.Back, f.Host.Resident = false, false, nowhere, nowhere, Neigh{}
