@@ -14,14 +14,15 @@ import (
 // name the caller, whatever its role; only a server proposes for the cluster as a
 // whole or changes Raft's members. Everything else is the leader's own.
 //
-// A server that passes on what a follower has asked it for answers for that: the
-// request is judged as that of a node, which a follower is.
+// A server that passes on what a follower has asked it for answers for that: it has
+// judged the request by the follower's certificate, and could itself ask for all that
+// a server may. So the request is judged as a server's that the follower is.
 func CheckForward(c Caller, f raftstore.Forwarded) error {
 	if f.PassedOn {
 		if c.Role != api.RoleServer || !c.Raft {
 			return denied(c, "node %s passed a request on, which only servers do", c.Name)
 		}
-		c = Caller{Node: f.Node, Name: c.Name + " for " + f.Node.Short(), Role: api.RoleNode}
+		c = Caller{Node: f.Node, Name: c.Name + " for " + f.Node.Short(), Role: api.RoleServer}
 	}
 	if f.Node != c.Node {
 		return denied(c, "node %s sent a request of %s", c.Name, f.Node.Short())

@@ -133,9 +133,10 @@ func TestCheckForward(t *testing.T) {
 		{"a follower's, passed on by its server", server, passed(propose(ipam.Envelope{Commands: []ipam.Command{ipam.ClaimSubnet{Node: alpha, Network: "default"}}})), true},
 		{"passed on by a node", node, passed(propose(ipam.Envelope{Commands: []ipam.Command{ipam.ClaimSubnet{Node: alpha, Network: "default"}}})), false},
 		{"passed on by a server without raft", Caller{Node: beta, Name: "beta", Role: api.RoleServer}, passed(propose(ipam.Envelope{})), false},
-		{"more than a follower may, passed on", server, passed(propose(ipam.Envelope{Commands: []ipam.Command{global}})), false},
+		{"of a follower with a server's certificate, passed on", server, passed(propose(ipam.Envelope{Commands: []ipam.Command{global}})), true},
+		{"the leader's own, passed on", server, passed(propose(ipam.Envelope{Commands: []ipam.Command{ipam.Tick{}}})), false},
 		{"of another node, passed on", server, passed(propose(ipam.Envelope{Commands: []ipam.Command{own}})), false},
-		{"a promotion, passed on", server, passed(change(raftstore.ChangePromote, alpha)), false},
+		{"a promotion, passed on", server, passed(change(raftstore.ChangePromote, alpha)), true},
 		{"unknown change by a node", node, change("crown", beta), false},
 	}
 	for _, tt := range tests {
