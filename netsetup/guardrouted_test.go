@@ -48,11 +48,19 @@ func TestForgedRouted(t *testing.T) {
 		return n
 	}
 	raw := newPacketSocket(t, int(attacker.ns.file.Fd()), "eth0", 0)
-	for _, k := range kinds {
-		before := seen()
-		raw.send(t, k.frame, forgedFrames)
-		if n := seen() - before; n > 0 {
-			t.Errorf("%s: %d of %d passed", k.name, n, forgedFrames)
+	for _, agent := range []string{"running", "dead"} {
+		if agent == "dead" {
+			if err := b.n.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b.n = b.network() // touches nothing
+		}
+		for _, k := range kinds {
+			before := seen()
+			raw.send(t, k.frame, forgedFrames)
+			if n := seen() - before; n > 0 {
+				t.Errorf("agent %s: %s: %d of %d passed", agent, k.name, n, forgedFrames)
+			}
 		}
 	}
 	mustPing(t, attacker, "172.16.0.3", b.gateway())
