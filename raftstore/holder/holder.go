@@ -41,6 +41,7 @@ type Holder struct {
 	reserving map[netip.Addr]int      // addresses that a Reserve of unknown outcome is about
 	kept      map[netip.Addr]bool     // reserved in the picker
 	blocked   map[netip.Addr]bool     // carried in the kernel by nobody's right
+	looked    time.Duration           // what the last round took to look at all leases
 	recheck   bool                    // look at the reservations at the next round
 	ops       sync.WaitGroup          // Bind and Release at work; Add only under mu
 }

@@ -23,7 +23,8 @@ const maxBatch = 128
 const leaderRetry = 200 * time.Millisecond
 
 // roundShare bounds the time that rounds take: a round looks at all leases, so with very
-// many of them it waits for so much longer than the last one took.
+// many of them it waits for so much longer than the last one looked. What it waited for
+// a leader does not count: the next one is to come as soon as there may be an answer.
 const roundShare = 4
 
 // Run lets the replica follow the journal until ctx ends, and then closes the
@@ -48,9 +49,8 @@ func (h *Holder) Run(ctx context.Context) error {
 			}
 		case <-timer.C:
 		}
-		begin := time.Now()
 		next, err := h.Round(ctx)
-		delay = max(h.cfg.BatchDelay, min(roundShare*time.Since(begin), h.cfg.RetryMax))
+		delay = h.pause()
 		next = max(next, delay)
 		if err == nil {
 			retry, failing = h.cfg.RetryMin, ""
@@ -69,6 +69,13 @@ func (h *Holder) Run(ctx context.Context) error {
 		}
 		timer.Reset(next)
 	}
+}
+
+// pause is how long the next round waits for others to come.
+func (h *Holder) pause() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return max(h.cfg.BatchDelay, min(roundShare*h.looked, h.cfg.RetryMax))
 }
 
 // Round does what is to be done now and returns when to look again. Run calls it
@@ -90,6 +97,7 @@ func (h *Holder) Round(ctx context.Context) (next time.Duration, err error) {
 	h.mu.Lock()
 	h.recheck = false
 	h.mu.Unlock()
+	begin := time.Now()
 	have, reserved := h.replica()
 	var stale []journal.Record
 	h.mu.Lock()
@@ -98,6 +106,7 @@ func (h *Holder) Round(ctx context.Context) (next time.Duration, err error) {
 	}
 	forgotten := h.journal.Begin(stale...) // under the lock, so that it comes before a next Reserve
 	want, due := h.desired(reserved)
+	h.looked = time.Since(begin)
 	h.mu.Unlock()
 	if err = forgotten.Wait(ctx); err != nil {
 		h.remember(stale)
