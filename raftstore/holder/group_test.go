@@ -234,3 +234,34 @@ func TestGroupFenced(t *testing.T) {
 		}
 	})
 }
+
+// A round that has waited for the leader does not hold up the next: when a leader is
+// there again, what is to be replicated goes at once.
+func TestRoundsDoNotRestForALeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, newFakeStore(t, 22))
+		n.store.setFault(always(verySlow))
+		held := n.mustBind("a", "")
+		if !held.Provisional {
+			t.Fatalf("%+v", held)
+		}
+		time.Sleep(time.Second) // a round proposes it again, and waits
+		n.store.setFault(always(none))
+		replicated := func(want ipam.LeaseState) time.Duration {
+			t.Helper()
+			for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+				if l, ok := n.store.leases()[held.Addr]; ok && l.State == want {
+					return time.Since(begin)
+				}
+				if time.Since(begin) > time.Minute {
+					t.Fatalf("not %v within a minute", want)
+				}
+			}
+		}
+		replicated(ipam.Bound)
+		n.mustRelease("a")
+		if took := replicated(ipam.Cooling); took > time.Second {
+			t.Errorf("a release was replicated after %s", took)
+		}
+	})
+}
