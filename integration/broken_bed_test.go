@@ -226,6 +226,12 @@ func (b *brokenBed) wreck(t *testing.T, s broken.Setup) {
 	for _, name := range slices.Concat(s.Stop, s.Restart) {
 		_ = b.nodes[name].stopAgent(syscall.SIGKILL)
 	}
+	for _, n := range b.nodes {
+		if len(s.Stop) > 0 && !slices.Contains(s.Stop, n.name) {
+			// The one that was stopped may have led; without a quorum there is none.
+			_, _ = n.run("wait", "leader", "--timeout", "10s")
+		}
+	}
 	for _, name := range s.Pause {
 		_ = b.nodes[name].agent.Process.Signal(syscall.SIGSTOP)
 	}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -181,10 +182,15 @@ func TestContainerWithANetworkOfItsOwn(t *testing.T) {
 func TestContainerdAbsentAtStart(t *testing.T) {
 	n := startNode(t, nodeOptions{noContainerd: true, noAgent: true})
 	n.startAgent("--init")
-	out, _ := n.run("status")
-	if !strings.Contains(out, "containerd") || !strings.Contains(out, "WARN") {
-		t.Errorf("status:\n%s", out)
-	}
+	n.eventually(quiet, "a warning of containerd", func() error {
+		out, _ := n.run("status")
+		for line := range strings.Lines(out) {
+			if strings.HasPrefix(line, "containerd") && strings.Contains(line, "WARN") {
+				return nil
+			}
+		}
+		return errors.New(out)
+	})
 	if err := n.containerd.Start(); err != nil {
 		t.Fatal(err)
 	}

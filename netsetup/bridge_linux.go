@@ -125,7 +125,7 @@ func (s *bridgeSync) find() error {
 	name := s.n.cfg.Bridge
 	l, err := s.c.LinkByName(name)
 	if errors.Is(err, unix.ENODEV) {
-		v := nlx.NewBridge{Name: name, MAC: bridgeMACFor(s.n.cfg.Node), Group: linkGroup}
+		v := nlx.NewBridge{Name: name, MAC: s.b.hardware(), Group: linkGroup}
 		r, err := s.c.Do(v.Message())
 		if err := firstError(r, err); err != nil {
 			return fmt.Errorf("create: %w", err)
@@ -143,12 +143,15 @@ func (s *bridgeSync) find() error {
 	if l.Kind != "bridge" || (l.Alias != bridgeAlias && (l.Alias != "" || l.Group != linkGroup)) {
 		return ErrForeignBridge
 	}
+	if l.Alias == bridgeAlias {
+		s.b.keep(l.MAC)
+	}
 	s.link = l
 	return nil
 }
 
 func (s *bridgeSync) attributes() error {
-	mac, mtu := bridgeMACFor(s.n.cfg.Node), s.n.MTU()
+	mac, mtu := s.b.hardware(), s.n.MTU()
 	var msgs []*nlx.Message
 	wrong := func(what string, m ...*nlx.Message) {
 		msgs = append(msgs, m...)

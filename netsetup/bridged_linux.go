@@ -17,6 +17,25 @@ import (
 type bridged struct {
 	n     *Network
 	index atomic.Int64 // of the bridge, 0 unknown
+	// mac is the bridge's, once one was found: that of an earlier identity of this node
+	// stays, for running containers know the gateway by it.
+	mac atomic.Pointer[net.HardwareAddr]
+}
+
+// hardware is the hardware address that the bridge must have.
+func (b *bridged) hardware() net.HardwareAddr {
+	if mac := b.mac.Load(); mac != nil {
+		return *mac
+	}
+	return bridgeMACFor(b.n.cfg.Node)
+}
+
+// keep takes the address of the first bridge that was found for right, if it is one
+// that we give.
+func (b *bridged) keep(mac net.HardwareAddr) {
+	if b.mac.Load() == nil && isBridgeMAC(mac) {
+		b.mac.Store(&mac)
+	}
 }
 
 func (b *bridged) ready() bool    { return b.index.Load() != 0 }
@@ -86,7 +105,7 @@ func (b *bridged) guest(a *attachment, dst netip.Prefix) []*nlx.Message {
 		nlx.SetLinkUp(loIndex),
 		// Permanent: entries that are not share one table of the machine, which by default
 		// has room for 1,024.
-		nlx.NewNeigh(a.peer, b.n.cfg.Gateway, bridgeMACFor(b.n.cfg.Node)),
+		nlx.NewNeigh(a.peer, b.n.cfg.Gateway, b.hardware()),
 		nlx.NewRoute(a.peer, dst, b.n.cfg.Gateway, protocol),
 	}
 }
@@ -153,7 +172,7 @@ func (b *bridged) groups() []int { return []int{unix.RTNLGRP_NEIGH} }
 // right compares the bridge's link with what it must be.
 func (b *bridged) right(l nlx.Link) bool {
 	return l.Up && l.MTU == b.n.MTU() && l.Group == linkGroup && l.Alias == bridgeAlias &&
-		l.MAC.String() == bridgeMACFor(b.n.cfg.Node).String()
+		l.MAC.String() == b.hardware().String()
 }
 
 // accepting: one rule cannot say "in or out by stellar0".

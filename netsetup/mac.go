@@ -31,6 +31,11 @@ func bridgeMACFor(n ipam.NodeID) net.HardwareAddr {
 	return macOf(macBridge, [4]byte(sum[:4]))
 }
 
+// isBridgeMAC reports whether some node's bridge may have the address.
+func isBridgeMAC(mac net.HardwareAddr) bool {
+	return len(mac) == 6 && mac[0] == macLocal && mac[1] == macBridge
+}
+
 func macOf(kind byte, b [4]byte) net.HardwareAddr {
 	return net.HardwareAddr{macLocal, kind, b[0], b[1], b[2], b[3]}
 }

@@ -257,3 +257,24 @@ func testRouterComesAndGoesIn(t *testing.T, mode func(*Config)) {
 		mustPing(t, c, "192.0.2.254")
 	}
 }
+
+// TestBridgeOfAnEarlierIdentity: running containers know the gateway by the bridge's
+// hardware address, so a node that has got another identity keeps it.
+func TestBridgeOfAnEarlierIdentity(t *testing.T) {
+	t.Parallel()
+	b := newBed(t).ensure()
+	c := b.attach("172.16.0.2")
+	mac := func() string {
+		return strings.Fields(b.host.Run(t, "ip", "-br", "link", "show", DefaultBridge))[2]
+	}
+	before := mac()
+	b.cfg.Node = "fedcba9876543210fedcba9876543210"
+	later := b.network()
+	if err := later.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := mac(); after != before {
+		t.Errorf("the bridge was %s, is %s", before, after)
+	}
+	mustPing(t, c, "172.16.0.1")
+}
