@@ -60,6 +60,9 @@ func TestRouted(t *testing.T) {
 			t.Errorf("%s lacks %q: %v\n%s", command, want, err, out)
 		}
 	}
+	if out := n.cli("route", "ls"); strings.Contains(out, "stellar0") {
+		t.Errorf("route ls names a bridge that is not there:\n%s", out)
+	}
 	n.finds()
 	if out, err := n.run("connectivity", "test", "--yes"); err != nil {
 		t.Errorf("connectivity test: %v\n%s", err, out)

@@ -14,22 +14,13 @@ import (
 )
 
 func (b *bridged) sync(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	n := b.n
-	n.syncMu.Lock()
-	defer n.syncMu.Unlock()
-	c, err := n.conn()
-	if err != nil {
-		return err
-	}
-	defer n.release(c)
-	s := bridgeSync{b: b, n: n, c: c, known: b.ready()}
-	if err := s.run(); err != nil {
-		return fmt.Errorf("bridge %s: %w", n.cfg.Bridge, err)
-	}
-	return nil
+	return b.n.shared(ctx, func(c *nlx.Conn) error {
+		s := bridgeSync{b: b, n: b.n, c: c, known: b.ready()}
+		if err := s.run(); err != nil {
+			return fmt.Errorf("bridge %s: %w", b.n.cfg.Bridge, err)
+		}
+		return nil
+	})
 }
 
 // bridgeSync is one pass over the bridge. The order matters: a bridge is only

@@ -193,6 +193,22 @@ func (n *Network) MTU() int { return int(n.mtu.Load()) }
 
 func (n *Network) routed() bool { return n.cfg.Mode == ipam.ModeRouted }
 
+// shared runs fn, which changes what endpoints share, with a socket in the host
+// namespace; one at a time.
+func (n *Network) shared(ctx context.Context, fn func(c *nlx.Conn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	n.syncMu.Lock()
+	defer n.syncMu.Unlock()
+	c, err := n.conn()
+	if err != nil {
+		return err
+	}
+	defer n.release(c)
+	return fn(c)
+}
+
 // prepare makes sure that the table and what endpoints share are known: once, then free.
 func (n *Network) prepare(ctx context.Context) error {
 	if !n.cfg.Subnet.IsValid() {

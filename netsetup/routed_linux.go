@@ -66,18 +66,10 @@ func (r *routed) capacity() int { return 1<<(32-r.n.cfg.Subnet.Bits()) - 2 }
 
 func (r *routed) full() string { return "as many as the subnet " + r.n.cfg.Subnet.String() + " has" }
 
-func (r *routed) sync(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+func (r *routed) sync(ctx context.Context) error { return r.n.shared(ctx, r.syncWith) }
+
+func (r *routed) syncWith(c *nlx.Conn) error {
 	n := r.n
-	n.syncMu.Lock()
-	defer n.syncMu.Unlock()
-	c, err := n.conn()
-	if err != nil {
-		return err
-	}
-	defer n.release(c)
 	if err := n.uplinkMTU(c); err != nil {
 		return err
 	}

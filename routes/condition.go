@@ -67,7 +67,7 @@ func overlaps(w Wants, goals []goal, have table, name func(index int) string) []
 		}
 		what := ""
 		if w.Subnet.IsValid() && w.Subnet.Overlaps(k.destination) {
-			if name(r.Index) != w.Device {
+			if w.Device == "" || name(r.Index) != w.Device {
 				what = "this node's own subnet " + w.Subnet.String()
 			}
 		} else if i := slices.IndexFunc(goals, func(g goal) bool {

@@ -47,7 +47,7 @@ type Route struct {
 	Kind        Kind
 	Destination netip.Prefix
 	Gateway     netip.Addr // Via alone
-	Device      string     // Via and Local; "" while the peer is not adjacent
+	Device      string     // Via and Local; "" while the peer is not adjacent, and of Local without a bridge
 	Metric      uint32
 	Node        string // name of the node whose containers it leads to, "" for none
 }
@@ -99,7 +99,7 @@ type Peer struct {
 type Wants struct {
 	Network netip.Prefix // the whole cluster network
 	Subnet  netip.Prefix // this node's own
-	Device  string       // what this node's containers are behind
+	Device  string       // what this node's containers are behind; "": each has a link of its own
 	Node    string       // this node's name
 	Address netip.Addr   // this node's own, as peers know it; zero: unknown
 	Peers   []Peer       // in any order; without this node

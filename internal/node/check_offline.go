@@ -64,7 +64,7 @@ func (n *Node) remembered(ctx context.Context, g *check.Given) error {
 	if h, ok := n.rememberedSubnet(); ok {
 		g.Gateway = h.Subnet.Gateway()
 		g.Routed = h.Subnet.Mode == ipam.ModeRouted
-		g.Wants = routes.Wants{Network: h.Network.Prefix, Subnet: h.Subnet.Prefix, Device: n.opts.Config.Bridge, Node: n.id.Name}
+		g.Wants = routes.Wants{Network: h.Network.Prefix, Subnet: h.Subnet.Prefix, Device: device(h.Subnet.Mode, n.opts.Config.Bridge), Node: n.id.Name}
 		g.Address, _ = netip.ParseAddrPort(h.Address)
 		g.Wants.Address = g.Address.Addr()
 	}

@@ -176,13 +176,21 @@ func (p *parts) checkNetwork(add addCheck) {
 // wants returns what this node's routes follow from.
 func (p *parts) wants(id Identity, bridge string) func() routes.Wants {
 	return func() routes.Wants {
-		w := routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: bridge, Node: id.Name, Complete: p.confirmed.Load(), Reclaim: p.reclaiming()}
+		w := routes.Wants{Network: p.network.Prefix, Subnet: p.subnet.Prefix, Device: device(p.subnet.Mode, bridge), Node: id.Name, Complete: p.confirmed.Load(), Reclaim: p.reclaiming()}
 		if p.port != nil {
 			w.Address = p.port.Advertise().Addr()
 		}
 		p.store.View(func(s *ipam.State) { addPeers(s, id.ID, &w) })
 		return w
 	}
+}
+
+// device is what the containers of a node in mode are behind, "" without a bridge.
+func device(mode ipam.Mode, bridge string) string {
+	if mode == ipam.ModeRouted {
+		return ""
+	}
+	return bridge
 }
 
 // applied has the routes compared when an entry concerns them. It is called by
