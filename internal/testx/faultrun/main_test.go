@@ -120,7 +120,48 @@ FUNC TestFaultC(t *testing.T) { t.Log("c") }
 	}
 	out.Reset()
 	_ = runAll(short(tests), l, 2, &out)
-	if !strings.Contains(out.String(), "1 tests, 1 failed, 0 left, 2 finished before") {
+	if !strings.Contains(out.String(), "1 tests, 1 failed, 0 unstable, 0 left, 2 finished before") {
 		t.Errorf("again:\n%s", out.String())
+	}
+}
+
+// TestAgain: only a failure on whole nodes is tried again, alone, and stays named; not
+// one that lost an address, nor many.
+func TestAgain(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		name, pkg, first, second string
+		others                   int
+		long                     bool
+		want                     string
+	}{
+		{name: "passes alone", pkg: "./integration", first: "late", second: "exit 0", want: "UNSTABLE"},
+		{name: "fails alone", pkg: "./integration", first: "late", second: "exit 1", want: "FAILED"},
+		{name: "in one process", pkg: "./raftstore", first: "late", second: "exit 0", want: "FAILED"},
+		{name: "given twice", pkg: "./integration", first: "172.16.0.2 twice", second: "exit 0", want: "FAILED"},
+		{name: "lost", pkg: "./integration", first: "    x_test.go:1: lost: a had 172.16.0.2", second: "exit 0", want: "FAILED"},
+		{name: "race", pkg: "./integration", first: "WARNING: DATA RACE", second: "exit 0", want: "FAILED"},
+		{name: "crash", pkg: "./integration", first: "x\npanic: nil", second: "exit 0", want: "FAILED"},
+		{name: "many", pkg: "./integration", first: "late", second: "exit 0", others: maxAgain, want: "FAILED"},
+		{name: "long", pkg: "./integration", first: "late", second: "exit 0", long: true, want: "FAILED"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			script := filepath.Join(dir, strings.ReplaceAll(tt.name, " ", "-"))
+			if err := os.WriteFile(script, []byte("#!/bin/sh\necho '--- x'\n"+tt.second+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			u := unit{test: test{tt.pkg, "TestFaultX"}}
+			s := suite{ledger: &ledger{}, out: &strings.Builder{}, built: map[string]string{tt.pkg: script}, logs: map[string]string{}}
+			t.Chdir("../../..")
+			if tt.long {
+				s.ledger.dir = dir
+			}
+			s.finish(outcome{unit: u, failed: true}, tt.first)
+			s.failed += tt.others
+			s.again()
+			if got := s.all[0].result(); got != tt.want || (got == "UNSTABLE") != (s.unstable == 1) {
+				t.Errorf("%s, want %s; %d failed, %d unstable", got, tt.want, s.failed, s.unstable)
+			}
+		})
 	}
 }
