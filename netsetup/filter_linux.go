@@ -56,6 +56,7 @@ type filter struct {
 	subnet     netip.Prefix
 	network    netip.Prefix
 	masquerade bool
+	now        func() (moment, error)
 
 	// written is what the kernel had after the last write; nil before the first.
 	written *filterState
@@ -68,8 +69,8 @@ type filterState struct {
 	rules  []uint64
 }
 
-func newFilter(nsfd int, c Config) *filter {
-	return &filter{nsfd: nsfd, subnet: c.Subnet, network: c.Network, masquerade: c.Masquerade}
+func newFilter(nsfd int, c Config, now func() (moment, error)) *filter {
+	return &filter{nsfd: nsfd, subnet: c.Subnet, network: c.Network, masquerade: c.Masquerade, now: now}
 }
 
 // conn makes a connection that opens a socket of its own for each exchange.
@@ -155,6 +156,18 @@ func (f *filter) intact(s *filterState) bool {
 
 // write replaces the table as a whole; opened is sorted.
 func (f *filter) write(opened []string) error {
+	var s *filterState
+	_, err := readBack(f.now, func() error { return f.replace(opened) }, func() (err error) {
+		s, err = f.read()
+		return err
+	})
+	if err == nil {
+		f.written = s
+	}
+	return err
+}
+
+func (f *filter) replace(opened []string) error {
 	c, err := f.conn()
 	if err != nil {
 		return err
@@ -177,11 +190,7 @@ func (f *filter) write(opened []string) error {
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("write table: %w", err)
 	}
-	if err := failpoint.Err(failpoint.NetFilterSet); err != nil {
-		return err
-	}
-	f.written, err = f.read()
-	return err
+	return failpoint.Err(failpoint.NetFilterSet)
 }
 
 func (f *filter) addWayOut(c *nftables.Conn, t *nftables.Table) {

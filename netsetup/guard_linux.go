@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
@@ -51,7 +50,7 @@ type guard struct {
 	written  *guardState      // what the kernel had after the last replacement; nil before
 	// commits counts the transactions on elements alone, for who follows the
 	// kernel's generation and need not look at these.
-	commits atomic.Uint32
+	commits uint32
 	// generation is that of the rules as we left them: while the kernel says the
 	// same, nobody has changed anything and nothing need be compared.
 	generation uint32
@@ -177,17 +176,24 @@ func (g *guard) dismiss(indexes ...int) error {
 
 func (g *guard) committed() {
 	g.generation++
-	g.commits.Add(1)
+	g.commits++
 }
 
-// untouched reports whether nobody but us has changed any rule since we looked.
-func (g *guard) untouched() (bool, error) {
+// now is the kernel's moment. g.mu is held.
+func (g *guard) now() (moment, error) {
 	c, err := g.dial()
 	if err != nil {
-		return false, err
+		return moment{}, err
 	}
-	now, err := c.RulesetGeneration()
-	return err == nil && g.written != nil && now == g.generation, err
+	generation, err := c.RulesetGeneration()
+	return moment{generation, g.commits}, err
+}
+
+// moment is now for others.
+func (g *guard) moment() (moment, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.now()
 }
 
 // sync makes the tables and the set what they must be: wanted completes and
@@ -196,13 +202,13 @@ func (g *guard) untouched() (bool, error) {
 func (g *guard) sync(wanted func(admitted map[string]admission, inKernel map[string]bool) map[string]admission) (damage string, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	untouched, err := g.untouched()
+	now, err := g.now()
 	if err != nil {
 		return "", err
 	}
 	var have map[string]bool
 	intact := true
-	if untouched {
+	if g.written != nil && now.generation == g.generation { // nobody but us has changed any rule
 		have = g.keys()
 	} else {
 		s, err := g.read()
@@ -227,11 +233,13 @@ func (g *guard) sync(wanted func(admitted map[string]admission, inKernel map[str
 	if g.written == nil || !intact {
 		return damage, g.replace()
 	}
-	return damage, g.adjust(have, untouched)
+	// What was changed after now makes the kernel's another: compared again then.
+	g.generation = now.generation
+	return damage, g.adjust(have)
 }
 
 // adjust changes only the elements, in one transaction.
-func (g *guard) adjust(have map[string]bool, untouched bool) error {
+func (g *guard) adjust(have map[string]bool) error {
 	var add, del [][]byte
 	want := g.keys()
 	for key := range want {
@@ -244,17 +252,15 @@ func (g *guard) adjust(have map[string]bool, untouched bool) error {
 			del = append(del, []byte(key))
 		}
 	}
-	if len(add)+len(del) > 0 {
-		if err := g.conn.Commit(slices.Concat(g.set().Delete(del...), g.set().Add(add...))...); err != nil {
-			g.generation = 0
-			return fmt.Errorf("adjust elements: %w", err)
-		}
-		g.committed()
-	}
-	if untouched {
+	if len(add)+len(del) == 0 {
 		return nil
 	}
-	return g.remember()
+	if err := g.conn.Commit(slices.Concat(g.set().Delete(del...), g.set().Add(add...))...); err != nil {
+		g.generation = 0
+		return fmt.Errorf("adjust elements: %w", err)
+	}
+	g.committed()
+	return nil
 }
 
 // keys are the elements that the set must have.
@@ -269,6 +275,21 @@ func (g *guard) keys() map[string]bool {
 // replace writes all tables with all elements in one transaction: at no moment is
 // a frame judged by less.
 func (g *guard) replace() error {
+	var s *guardState
+	at, err := readBack(g.now, g.write, func() (err error) {
+		s, err = g.read()
+		return err
+	})
+	if err != nil {
+		g.generation = 0
+		return fmt.Errorf("write tables: %w", err)
+	}
+	g.written, g.generation = s, at.generation
+	return nil
+}
+
+// write is the transaction of replace.
+func (g *guard) write() error {
 	c, err := g.nftables()
 	if err != nil {
 		return err
@@ -278,29 +299,9 @@ func (g *guard) replace() error {
 		elements = append(elements, nftables.SetElement{Key: []byte(key)})
 	}
 	if err := (rules{guard: g, c: c}).replace(elements); err != nil {
-		return fmt.Errorf("write tables: %w", err)
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("write tables: %w", err)
-	}
-	return g.remember()
-}
-
-// remember takes what the kernel has now for right.
-func (g *guard) remember() error {
-	c, err := g.dial()
-	if err != nil {
 		return err
 	}
-	before, err := c.RulesetGeneration()
-	if err != nil {
-		return err
-	}
-	if g.written, err = g.read(); err != nil {
-		return err
-	}
-	g.generation = before // a change meanwhile makes it another: compared again then
-	return nil
+	return c.Flush()
 }
 
 func (g *guard) nftables() (*nftables.Conn, error) {

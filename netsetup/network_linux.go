@@ -101,7 +101,8 @@ func New(cfg Config) (_ *Network, err error) {
 	}
 	_, err = os.Stat("/proc/sys/net/ipv6")
 	n.ipv6 = err == nil
-	n.filter, n.guard = newFilter(n.hostFD(), cfg), newGuard(n.hostFD(), cfg, n.ipv6)
+	n.guard = newGuard(n.hostFD(), cfg, n.ipv6)
+	n.filter = newFilter(n.hostFD(), cfg, n.guard.moment)
 	return n, nil
 }
 

@@ -37,12 +37,7 @@ func (n *Network) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gen, err := nlx.Dial(n.hostFD(), unix.NETLINK_NETFILTER)
-	if err != nil {
-		sub.Close()
-		return err
-	}
-	w := &watch{n: n, gen: gen, wake: make(chan struct{}, 1)}
+	w := &watch{n: n, wake: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(ctx)
 	reader := make(chan error, 1)
 	n.watching.Store(true)
@@ -51,19 +46,16 @@ func (n *Network) Run(ctx context.Context) error {
 	cancel()
 	n.watching.Store(false)
 	sub.Close()
-	gen.Close()
 	return err
 }
 
 // watch is Run at work: one goroutine reads notifications into news, the other
 // acts on them.
 type watch struct {
-	n          *Network
-	gen        *nlx.Conn
-	generation uint32 // of the rules, at the last check
-	commits    uint32 // of the guard, at the last check: they raise the generation, too
-	portsOf    int64  // the layout's version when the ports were last looked at
-	wake       chan struct{}
+	n       *Network
+	seen    moment // of the rules, at the last check
+	portsOf int64  // the layout's version when the ports were last looked at
+	wake    chan struct{}
 
 	mu   sync.Mutex // guards news
 	news news
@@ -236,10 +228,9 @@ func (w *watch) poll(ctx context.Context) error {
 	if !right {
 		errs = append(errs, w.n.layout.sync(ctx), w.n.syncFilter(ctx))
 	}
-	commits := w.n.guard.commits.Load()
-	gen, err := w.gen.RulesetGeneration()
+	now, err := w.n.guard.moment()
 	errs = append(errs, err)
-	if err == nil && gen-w.generation != commits-w.commits {
+	if err == nil && now.generation-w.seen.generation != now.commits-w.seen.commits {
 		errs = append(errs, w.rules(ctx))
 	} else if changed, err := w.n.legacyChanged(); changed || err != nil {
 		errs = append(errs, err, w.n.syncForward(ctx))
@@ -268,8 +259,7 @@ func (w *watch) ports(ctx context.Context) error {
 // Its own changes raise the generation too, so it is read before them: one more
 // comparison follows and finds nothing.
 func (w *watch) rules(ctx context.Context) error {
-	commits := w.n.guard.commits.Load()
-	gen, err := w.gen.RulesetGeneration()
+	now, err := w.n.guard.moment()
 	if err != nil {
 		return err
 	}
@@ -281,7 +271,7 @@ func (w *watch) rules(ctx context.Context) error {
 			return err
 		}
 	}
-	w.generation, w.commits = gen, commits
+	w.seen = now
 	return nil
 }
 
