@@ -5,14 +5,15 @@
 # containerd is touched.
 #   demo.sh up | down
 #   demo.sh on a|b|c COMMAND...     a command as if typed on that machine
-# STELLAR_DEMO_MODE=routed: without bridges.
+# STELLAR_DEMO_MODE=routed: without bridges. STELLAR_DEMO_DIR and STELLAR_DEMO_PREFIX:
+# where its files lie and what its namespaces are called, for a second one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
 
 dir=${STELLAR_DEMO_DIR:-/var/lib/stellar-demo}
 nodes=(a b c)
-prefix=stellar-demo
+prefix=${STELLAR_DEMO_PREFIX:-stellar-demo}
 outside=$prefix-out # the switch, and the machine 192.0.2.254
 image=docker.io/stellar/busybox:test
 testbed=.cache/testbed # starts and ends a private containerd, makes images
