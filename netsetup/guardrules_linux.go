@@ -72,6 +72,8 @@ type rules struct {
 	*guard
 	c *nftables.Conn
 	t *nftables.Table // the table being written
+	// parts lists what was written; nil: nobody asks.
+	parts *[]guardPart
 }
 
 func (g *guard) families() []nftables.TableFamily {
@@ -103,11 +105,16 @@ func (r rules) replace(elements []nftables.SetElement) error {
 	if r.mode == ipam.ModeRouted {
 		r.leaveBridge()
 	}
+	return r.tables(elements)
+}
+
+func (r rules) tables(elements []nftables.SetElement) error {
 	for _, family := range r.families() {
 		r.t = &nftables.Table{Name: filterTable, Family: family}
 		r.c.AddTable(r.t)
 		r.c.DelTable(r.t)
 		r.t = r.c.AddTable(r.t)
+		r.note(guardPart{family: family})
 		var err error
 		switch family {
 		case nftables.TableFamilyBridge:
@@ -144,7 +151,7 @@ func (r rules) leaveBridge() {
 // tag of a VLAN is part of what is read as the Ethernet header.
 func (r rules) bridgeTable(elements []nftables.SetElement) error {
 	first := r.base(chainFirst, nftables.ChainHookPrerouting, guardPriority)
-	endpoint := r.c.AddChain(&nftables.Chain{Name: chainEndpoint, Table: r.t})
+	endpoint := r.chain(&nftables.Chain{Name: chainEndpoint, Table: r.t})
 	set, err := r.endpoints(elements)
 	if err != nil {
 		return err
@@ -194,7 +201,7 @@ func (r rules) ipTable(elements []nftables.SetElement) error {
 	if r.mode == ipam.ModeBridge {
 		r.add(first, "past the bridge", fromOurs(), notBy(r.bridge), counted(), drop())
 	} else {
-		endpoint := r.c.AddChain(&nftables.Chain{Name: chainEndpoint, Table: r.t})
+		endpoint := r.chain(&nftables.Chain{Name: chainEndpoint, Table: r.t})
 		set, err := r.endpoints(elements)
 		if err != nil {
 			return err
@@ -205,7 +212,7 @@ func (r rules) ipTable(elements []nftables.SetElement) error {
 	}
 	r.add(first, "links that are being deleted", leaving(), drop())
 
-	agent := r.c.AddChain(&nftables.Chain{Name: chainAgent, Table: r.t})
+	agent := r.chain(&nftables.Chain{Name: chainAgent, Table: r.t})
 	for _, p := range r.ports {
 		var at []expr.Any
 		if !p.Addr().IsUnspecified() {
@@ -263,11 +270,23 @@ func (r rules) arpTable() {
 }
 
 func (r rules) base(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
-	return r.c.AddChain(&nftables.Chain{Name: name, Table: r.t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: priority})
+	return r.chain(&nftables.Chain{Name: name, Table: r.t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: priority})
+}
+
+func (r rules) chain(ch *nftables.Chain) *nftables.Chain {
+	r.note(chainPart(r.t.Family, ch))
+	return r.c.AddChain(ch)
 }
 
 func (r rules) add(chain *nftables.Chain, what string, parts ...[]expr.Any) {
+	r.note(guardPart{family: r.t.Family, chain: chain.Name, rule: what})
 	r.c.AddRule(&nftables.Rule{Table: r.t, Chain: chain, UserData: comment(what), Exprs: slices.Concat(parts...)})
+}
+
+func (r rules) note(p guardPart) {
+	if r.parts != nil {
+		*r.parts = append(*r.parts, p)
+	}
 }
 
 func (r rules) endpoints(elements []nftables.SetElement) (*nftables.Set, error) {

@@ -7,11 +7,13 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
 )
 
 // guardState is what makes one version of the tables recognisable.
 type guardState struct {
 	rules    []string // family, flags of the table, handle
+	parts    map[guardPart]bool
 	elements map[string]bool
 	nodes    []string
 }
@@ -22,7 +24,7 @@ func (g *guard) read() (*guardState, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &guardState{elements: make(map[string]bool)}
+	s := &guardState{parts: make(map[guardPart]bool), elements: make(map[string]bool)}
 	for _, family := range g.families() {
 		if err := s.readFamily(c, family, g.setFamily()); err != nil {
 			return nil, err
@@ -43,6 +45,8 @@ func (s *guardState) readFamily(c *nftables.Conn, family, setFamily nftables.Tab
 		return nil
 	}
 	t := tables[i]
+	works := t.Flags == 0 // ours are made without; the one that can come later is dormant
+	s.parts[guardPart{family: family}] = works
 	chains, err := c.ListChainsOfTableFamily(family)
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
@@ -51,12 +55,15 @@ func (s *guardState) readFamily(c *nftables.Conn, family, setFamily nftables.Tab
 		if ch.Table.Name != filterTable {
 			continue
 		}
+		s.parts[chainPart(family, ch)] = works
 		list, err := c.GetRules(t, ch)
 		if err != nil {
 			return fmt.Errorf("list rules: %w", err)
 		}
 		for _, r := range list {
 			s.rules = append(s.rules, fmt.Sprint(family, t.Flags, ch.Name, r.Handle))
+			what, _ := userdata.GetString(r.UserData, userdata.TypeComment) // "": not ours
+			s.parts[guardPart{family: family, chain: ch.Name, rule: what}] = works
 		}
 	}
 	sets, err := c.GetSets(t)

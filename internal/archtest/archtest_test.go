@@ -81,7 +81,7 @@ var may = map[string][]string{
 	"internal/pki":                {"internal/atomicfile", "ipam"},
 	"internal/peer":               {"internal/pki", "ipam"},
 	"internal/hold":               {"internal/procfs"},
-	"internal/check":              {"api", "internal/firewall", "internal/nlx", "netsetup", "routes"},
+	"internal/check":              {"api", "internal/firewall", "internal/nlx", "ipam", "netsetup", "routes"},
 	"internal/testx":              {"internal/nsx", "internal/procfs"},
 	"internal/testx/testbed":      {"internal/testx"},
 	"internal/testx/chrome":       {"internal/testx"},

@@ -51,6 +51,7 @@ const (
 	UplinkDown        = "uplink-down"
 	PathMTU           = "path-mtu"
 	Masquerade        = "masquerade"
+	Guard             = "guard"
 	BridgeMissing     = "bridge-missing"
 	BridgeDown        = "bridge-down"
 	HostLinkDown      = "host-link-down"
@@ -68,7 +69,7 @@ const (
 var order = []string{
 	Kernel, UplinkDown, NodeAddress, AddressDuplicate, BridgeMissing, BridgeDown, GatewayMissing, Forwarding, HostLinkDown, HostLinkBridge, ContainerLinkDown, HostRoute,
 	Neighbour, NotAdjacent, PeerUnreachable, RangeOverlap, RouteRule, RouteForeign, RouteMissing, RPFilter, XfrmDrop, IngressDrop, TCDrop, BridgeDrop,
-	BrNetfilter, ForwardDrop, PortFiltered, FDB, Masquerade, PathMTU, PortTaken, DiskFull, DataDir, Clock,
+	BrNetfilter, ForwardDrop, PortFiltered, FDB, Masquerade, Guard, PathMTU, PortTaken, DiskFull, DataDir, Clock,
 	"store", "raft", "membership", "certificate", SubnetFull, NoLeader, ContainerdDown, AgentDown,
 }
 
@@ -82,6 +83,7 @@ func Judge(f Facts) []api.CheckFinding {
 	j.overlaps()
 	j.rules()
 	j.filters()
+	j.guard()
 	j.peers()
 	j.machine()
 	j.daemons()

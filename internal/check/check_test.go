@@ -180,6 +180,16 @@ func TestJudge(t *testing.T) {
 		{"masquerade", func(f *Facts) { f.Filters = firewall.Ruleset{} }, []string{Masquerade}},
 		{"masquerade is not wanted", func(f *Facts) { f.Filters, f.Masquerade = firewall.Ruleset{}, false }, nil},
 		{"filters are not known", func(f *Facts) { f.Filters, f.FiltersRead = firewall.Ruleset{}, false }, nil},
+		{"guard gone", func(f *Facts) { f.Guard.Missing = []string{"table bridge stellar"} }, []string{Guard}},
+		{"not admitted", func(f *Facts) { f.Guard.Dropped = f.Endpoints }, []string{Guard}},
+		{"nft flush ruleset while the agent is away", func(f *Facts) {
+			f.Filters, f.AgentDown = firewall.Ruleset{}, "no socket"
+			f.Guard.Missing = []string{"table ip stellar", "table arp stellar", "table bridge stellar"}
+		}, []string{Masquerade, Guard, AgentDown}},
+		{"what drops a container's packets and what it cannot send", func(f *Facts) {
+			iptablesRules("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n")(f)
+			f.Guard.Dropped, link(f, "vethx").Master = f.Endpoints, 0
+		}, []string{HostLinkBridge, ForwardDrop, Guard}},
 		{"one port, by nftables", nft(9640), []string{PortFiltered}},
 		{"another port, by nftables", nft(22), nil},
 		{"rp_filter", func(f *Facts) {

@@ -73,6 +73,7 @@ func Collect(ctx context.Context, g Given) (Facts, error) {
 	c.sysctls()
 	c.doubt("neighbours", c.neighbours())
 	c.doubt("filters", c.filters(ctx))
+	c.doubt("guard", c.guard(ctx))
 	c.doubt("tc", c.traffic())
 	c.doubt("ipsec", c.ipsec())
 	c.doubt("arp", c.answers(ctx))

@@ -46,6 +46,7 @@ type Facts struct {
 
 	Filters     firewall.Ruleset
 	FiltersRead bool // Filters are complete
+	Guard       netsetup.Guard
 	BrNetfilter bool // bridged packets go through iptables
 	Blocks      []nlx.BlockPolicy
 	Traffic     map[string][]nlx.TrafficFilter // by interface

@@ -11,10 +11,19 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/firewall"
+	"stellar.io/stellar/ipam"
+	"stellar.io/stellar/netsetup"
 )
 
 // programTimeout bounds how long nft or iptables may take to list what there is.
 const programTimeout = 10 * time.Second
+
+// guardLooks is how often the guard's tables are looked at before something counts as
+// lacking, settle apart: an agent that runs puts it back within about a second.
+const (
+	guardLooks        = 7
+	guardLooksNoAgent = 2
+)
 
 // filters reads all packet filters of the namespace, as their own programs list them.
 func (c *collector) filters(ctx context.Context) error {
@@ -90,4 +99,34 @@ func list(ctx context.Context, name string, args ...string) (string, error) {
 		return "", fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(problems.String()))
 	}
 	return string(out), nil
+}
+
+// guard looks at our own tables. Without a container they keep nobody from anything.
+func (c *collector) guard(ctx context.Context) error {
+	if !c.f.Subnet.IsValid() || len(c.f.Endpoints) == 0 {
+		return nil
+	}
+	mode, looks := ipam.ModeBridge, guardLooks
+	if c.f.Routed {
+		mode = ipam.ModeRouted
+	}
+	if c.f.AgentDown != "" {
+		looks = guardLooksNoAgent
+	}
+	lacks, err := netsetup.LookGuard(-1, mode)
+	for try := 1; err == nil && try < looks && !lacks.Complete(); try++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(settle):
+		}
+		var later netsetup.Guard
+		later, err = netsetup.LookGuard(-1, mode)
+		lacks = lacks.Still(later)
+	}
+	if err != nil {
+		return err // what was seen before may have been a moment's
+	}
+	c.f.Guard = lacks
+	return nil
 }
