@@ -163,3 +163,25 @@ func TestAdmitWithoutTables(t *testing.T) {
 		t.Error("not reported")
 	}
 }
+
+// TestDamageDuringSync: what somebody takes away while the tables are compared is not
+// taken for right.
+func TestDamageDuringSync(t *testing.T) {
+	t.Parallel()
+	b := newBed(t).ensure()
+	b.attach("172.16.0.2")
+	g := b.n.guard
+	b.host.Run(t, "nft", "add table ip somebody") // so that there is something to compare
+	if damage, err := g.sync(func(admitted map[string]admission, _ map[string]bool) map[string]admission {
+		b.host.Run(t, "nft", "delete table bridge stellar")
+		return admitted
+	}); damage != "" || err != nil {
+		t.Fatal(damage, err)
+	}
+	if damage, err := g.sync(func(admitted map[string]admission, _ map[string]bool) map[string]admission { return admitted }); damage != "rules" || err != nil {
+		t.Errorf("found %q, %v", damage, err)
+	}
+	if got := b.lookGuard(); !got.Complete() {
+		t.Errorf("lacking: %+v", got)
+	}
+}

@@ -49,17 +49,13 @@ func LookGuard(namespace int, mode ipam.Mode) (Guard, error) {
 	if err != nil {
 		return Guard{}, err
 	}
-	var want []guardPart
-	// What is written into this connection is never sent.
-	if err := (rules{guard: g, c: &nftables.Conn{}, parts: &want}).tables(nil); err != nil {
+	missing, err := g.missing(have)
+	if err != nil {
 		return Guard{}, err
 	}
 	var out Guard
 	judges := true // the table with the set is complete
-	for _, p := range want {
-		if have.parts[p] {
-			continue
-		}
+	for _, p := range missing {
 		judges = judges && p.family != g.setFamily()
 		if p == p.table() || have.parts[p.table()] && (p.rule == "" || have.has(p.family, p.chain)) {
 			out.Missing = append(out.Missing, p.String())
@@ -69,6 +65,16 @@ func LookGuard(namespace int, mode ipam.Mode) (Guard, error) {
 		out.Dropped = have.dropped(endpoints)
 	}
 	return out, nil
+}
+
+// missing are the parts that the kernel has not, of those that would be written.
+func (g *guard) missing(have *guardState) ([]guardPart, error) {
+	var want []guardPart
+	// What is written into this connection is never sent.
+	if err := (rules{guard: g, c: &nftables.Conn{}, parts: &want}).tables(nil); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(want, func(p guardPart) bool { return have.parts[p] }), nil
 }
 
 // dropped are the endpoints without an element.
