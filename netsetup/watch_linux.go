@@ -52,10 +52,11 @@ func (n *Network) Run(ctx context.Context) error {
 // watch is Run at work: one goroutine reads notifications into news, the other
 // acts on them.
 type watch struct {
-	n       *Network
-	seen    moment // of the rules, at the last check
-	portsOf int64  // the layout's version when the ports were last looked at
-	wake    chan struct{}
+	n           *Network
+	interrupted bool   // a list could not be had: all is to be compared
+	seen        moment // of the rules, at the last check
+	portsOf     int64  // the layout's version when the ports were last looked at
+	wake        chan struct{}
 
 	mu   sync.Mutex // guards news
 	news news
@@ -191,9 +192,15 @@ func (w *watch) loop(ctx context.Context, reader <-chan error) error {
 	}
 }
 
-// try logs a failure: the next audit tries again.
+// try logs a failure: the next audit tries again. That so much changes that nothing
+// can be listed is none: when hundreds of containers end at once the next poll looks.
 func (w *watch) try(ctx context.Context, step func(context.Context) error) {
-	if err := step(ctx); err != nil && ctx.Err() == nil {
+	err := step(ctx)
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, nlx.ErrInterrupted):
+		w.interrupted = true
+	default:
 		w.n.log.Warn("network repair failed, will retry", "err", err)
 	}
 }
@@ -222,6 +229,10 @@ func (w *watch) act(ctx context.Context) error {
 
 // poll is the cheap check: no lists, no programs unless something has changed.
 func (w *watch) poll(ctx context.Context) error {
+	if w.interrupted {
+		w.interrupted = false
+		return w.audit(ctx)
+	}
 	var errs []error
 	right, err := w.n.sysctlsRight()
 	errs = append(errs, err)
