@@ -2,123 +2,14 @@ package integration
 
 import (
 	"fmt"
-	"maps"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"stellar.io/stellar/internal/testx"
 )
-
-var (
-	nextHop   = regexp.MustCompile(`(?m)^(172\.\S+) via (\S+)`)
-	ownAddr   = regexp.MustCompile(`\|-- (172\.16\.\d+\.\d+)\n\s+/32 host LOCAL`)
-	taskOfCtr = regexp.MustCompile(`(?m)^\S+\s+(\d+)\s+RUNNING`)
-)
-
-// kernels looks every 100 ms at what must never be, over all of nodes' kernels: a
-// subnet with two next hops, an address in two live network namespaces.
-type kernels struct {
-	nodes []*node
-	end   chan struct{}
-	done  chan struct{}
-	once  sync.Once
-
-	samples, addresses int // written until done is closed; addresses is the most seen at once
-	doubled            map[string]bool
-}
-
-// watchKernels begins to look; call judge at the end.
-func watchKernels(nodes []*node) *kernels {
-	k := &kernels{nodes: nodes, end: make(chan struct{}), done: make(chan struct{}), doubled: map[string]bool{}}
-	nodes[0].t.Cleanup(k.stop)
-	go k.run()
-	return k
-}
-
-func (k *kernels) stop() {
-	k.once.Do(func() { close(k.end) })
-	<-k.done
-}
-
-// judge ends the watch and fails the test for what was seen.
-func (k *kernels) judge(t *testing.T) {
-	t.Helper()
-	k.stop()
-	t.Logf("%d samples, up to %d addresses at once", k.samples, k.addresses)
-	if len(k.doubled) > 0 {
-		t.Errorf("doubled: %v", slices.Sorted(maps.Keys(k.doubled)))
-	}
-	if k.samples < 10 || k.addresses < 2 {
-		t.Errorf("%d samples with at most %d addresses prove nothing", k.samples, k.addresses)
-	}
-}
-
-func (k *kernels) run() {
-	defer close(k.done)
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	var tasks []string
-	for {
-		if k.samples%10 == 0 {
-			tasks = k.tasks()
-		}
-		k.sample(tasks)
-		select {
-		case <-k.end:
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// tasks returns the processes of all nodes' running containers.
-func (k *kernels) tasks() (pids []string) {
-	for _, n := range k.nodes {
-		out, err := n.containerd.Ctr("tasks", "ls")
-		if err != nil {
-			continue
-		}
-		for _, m := range taskOfCtr.FindAllStringSubmatch(out, -1) {
-			pids = append(pids, m[1])
-		}
-	}
-	return pids
-}
-
-func (k *kernels) sample(tasks []string) {
-	k.samples++
-	via := map[string]string{}
-	for _, n := range k.nodes {
-		out, _ := n.host.Output("ip", "route")
-		for _, m := range nextHop.FindAllStringSubmatch(out, -1) {
-			if other := via[m[1]]; other != "" && other != m[2] {
-				k.doubled[m[1]+" via "+other+" and "+m[2]] = true
-			}
-			via[m[1]] = m[2]
-		}
-	}
-	at := map[string]string{}
-	for _, pid := range tasks {
-		ns, err := os.Readlink("/proc/" + pid + "/ns/net")
-		if err != nil {
-			continue // it has ended
-		}
-		table, _ := os.ReadFile("/proc/" + pid + "/net/fib_trie")
-		for _, m := range ownAddr.FindAllStringSubmatch(string(table), -1) {
-			if other := at[m[1]]; other != "" && other != ns {
-				k.doubled[m[1]+" in "+other+" and "+ns] = true
-			}
-			at[m[1]] = ns
-		}
-	}
-	k.addresses = max(k.addresses, len(at))
-}
 
 // statusOf waits until n's list of nodes gives a node that status.
 func (n *node) statusOf(name, status string) {
@@ -174,7 +65,7 @@ func testForcedRemoval(t *testing.T, cut bool, state string, flags ...string) {
 	}
 	keep, mate := c.start("keep"), c.start("mate")
 	far := a.start("far")
-	watched := watchKernels(nodes)
+	watchKernels(t, nodes...)
 	lost := c.pinging(keep.Container, mate.Address)
 	heal := func() {}
 	if cut {
@@ -242,6 +133,5 @@ func testForcedRemoval(t *testing.T, cut bool, state string, flags ...string) {
 		t.Errorf("the new container: %+v, %v", es["default/new"], err)
 	}
 	wantNoLoss(t, "removed and back", lost)
-	watched.judge(t)
 	sameState(t, []*node{a, b, d})
 }

@@ -33,6 +33,7 @@ func TestClusterFromACopy(t *testing.T) {
 	a.cli("status", "--wait", "--timeout", "30s")
 	since := a.start(unique("since-a"))
 	a.leased(before[0], since)
+	watchKernels(t, a, b)
 	lost := a.pinging(before[0].Container, since.Address)
 
 	for _, n := range []*node{a, b} {

@@ -97,6 +97,7 @@ func TestClusterRestore(t *testing.T) {
 		n.leased(eps...)
 	}
 	had := a.subnets()
+	watchKernels(t, nodes...)
 	lost := a.pinging(eps[0].Container, eps[4].Address)
 
 	// Any node takes the file; the leader restores it.
@@ -267,6 +268,7 @@ func TestClusterRecover(t *testing.T) {
 	eps[d] = d.start(unique("run-d"))
 	d.routed(trio...)
 
+	watchKernels(t, nodes...)
 	lost := c.pinging(eps[c].Container, eps[a].Address)
 	lostD := d.pinging(eps[d].Container, eps[a].Address)
 	_ = a.stopAgent(syscall.SIGKILL)
@@ -353,6 +355,7 @@ func TestFaultSurvivorsApart(t *testing.T) {
 	}
 	c.leased(eps[a], eps[b], eps[c])
 	b.leased(eps[a], eps[b], eps[c])
+	watchKernels(t, nodes...)
 	lost := b.pinging(eps[b].Container, eps[c].Address)
 	for _, n := range nodes {
 		_ = n.stopAgent(syscall.SIGKILL)

@@ -188,6 +188,7 @@ func TestFaultCrashJoin(t *testing.T) {
 	c.a.restart("--init")
 	c.a.runs("anchor")
 	c.b.startAgent()
+	watchKernels(t, c.a.node, c.b.node)
 	began := time.Now()
 	for _, p := range inOrder(t, joinerCrashes) {
 		c.on(t, "joining", p, func() { c.enter(c.b, p); c.works(); c.leaves("") })
@@ -211,6 +212,7 @@ func TestFaultCrashForward(t *testing.T) {
 	a.runs("anchor")
 	b.startAgent()
 	c.enter(nil, "")
+	watchKernels(t, a.node, b.node, third.node)
 	began := time.Now()
 	for _, p := range inOrder(t, forwarderCrashes) {
 		c.on(t, "forwarding", p, func() { b.dies(p, c.far()); c.works() })

@@ -102,6 +102,7 @@ func newLoneBed(t *testing.T) *crashBed {
 	b := newCrashBed(t, testx.NewLAN(t, 1), 0)
 	b.pod, b.keptPod = testx.NewNetNS(t), testx.NewNetNS(t)
 	b.restart("--init")
+	watchKernels(t, b.node).add(t, b.pod, b.keptPod)
 	b.runs("anchor")
 	b.must(b.add("kept", b.keptPod))
 	b.check()

@@ -38,7 +38,7 @@ type faultBed struct {
 	pods  map[*node]chan *testx.NetNS // those that nobody uses
 
 	hist     *history
-	kernels  *faultSampler
+	kernels  *kernels
 	baseline map[*node]int // links
 	steady   map[*node]endpoint
 	held     sync.Map // owner: *holding, what clients hold when the load ends
@@ -98,11 +98,11 @@ func startFaults(t *testing.T, size int, o faultOptions) *faultBed {
 		b.steady[n] = n.start(unique("steady-" + n.name))
 		b.pods[n] = make(chan *testx.NetNS, podsPerNode)
 	}
-	b.kernels = newFaultSampler(t, b)
+	b.kernels = newKernels(t, b.nodes...)
 	for _, n := range b.nodes {
 		for range podsPerNode {
 			pod := testx.NewNetNS(t)
-			b.kernels.add(pod.Name, pod.FD)
+			b.kernels.add(t, pod)
 			b.pods[n] <- pod
 		}
 		b.baseline[n] = b.links(n)

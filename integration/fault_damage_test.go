@@ -57,6 +57,7 @@ func TestFaultDamagedStore(t *testing.T) {
 		}
 		return err
 	})
+	watchKernels(t, nodes...)
 	lost := a.pinging(other.Container, e.Address)
 
 	_ = c.stopAgent(syscall.SIGKILL)

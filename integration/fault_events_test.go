@@ -167,6 +167,7 @@ func TestFaultEvents(t *testing.T) {
 	n.startAgent("--init")
 	n.cli("status", "--wait", "--timeout", "30s")
 	const relist = 30 * time.Second
+	watchKernels(t, n)
 	steady := n.start("steady")
 	for _, trouble := range []eventTrouble{
 		{name: "1% dropped", drop: 1, lost: 1 + rand.Int64N(20)}, // of some 40: one at least

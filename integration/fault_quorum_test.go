@@ -42,6 +42,7 @@ func TestFaultWithoutQuorum(t *testing.T) {
 	}
 	again := a.start(unique("again"))
 	kept := []endpoint{eps[a], again}
+	watchKernels(t, nodes...)
 	lost := a.pinging(eps[a].Container, eps[b].Address)
 	for _, n := range []*node{b, c, a} {
 		_ = n.stopAgent(syscall.SIGKILL)

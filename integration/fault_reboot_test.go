@@ -61,6 +61,7 @@ func TestFaultReboot(t *testing.T) {
 	n := startNode(t, nodeOptions{})
 	restarted, idle := n.start(unique("restarted")), n.start(unique("idle"))
 	pod := testx.NewNetNS(t)
+	watchKernels(t, n).add(t, pod)
 	attached := n.cniAdd(t, "pod", "/run/netns/"+pod.Name)
 	if err := n.stopAgent(syscall.SIGKILL); err != nil && !strings.Contains(err.Error(), "killed") {
 		t.Error(err)

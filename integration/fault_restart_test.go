@@ -29,6 +29,7 @@ func TestFaultRestarts(t *testing.T) {
 	const rounds = 4
 	n := startNode(t, nodeOptions{})
 	before := []endpoint{n.start("a"), n.start("b"), n.start("c")}
+	watchKernels(t, n)
 	agents := n.pinging("a", before[1].Address)
 	for i := range rounds {
 		if sig := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM}[i%2]; sig == syscall.SIGKILL {
@@ -82,6 +83,7 @@ func TestFaultContainerdAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	watchKernels(t, n)
 	lost := n.pinging("a", before[1].Address)
 	if err := n.containerd.Kill9(); err != nil {
 		t.Fatal(err)

@@ -24,13 +24,14 @@ type pod struct {
 	address string
 }
 
-// startPods attaches count namespaces on n, some at once.
-func (n *node) startPods(t *testing.T, prefix string, count int) []pod {
+// startPods attaches count namespaces on n, some at once, and has them watched.
+func (n *node) startPods(t *testing.T, k *kernels, prefix string, count int) []pod {
 	t.Helper()
 	c := n.client()
 	pods := make([]pod, count)
 	for i := range pods {
 		pods[i] = pod{on: n, id: fmt.Sprintf("%s-%s-%d", prefix, n.name, i), ns: testx.NewNetNS(t)}
+		k.add(t, pods[i].ns)
 	}
 	inParallel(len(pods), 16, func(i int) {
 		got, err := c.AddAttachment(context.Background(), api.AttachmentSpec{Attachment: api.Attachment{
@@ -149,16 +150,17 @@ func TestFaultBackupRestore(t *testing.T) {
 		n.join(a, a.token())
 	}
 	awaitVoters(t, nodes[:3])
+	watched := watchKernels(t, nodes...)
 	var pods []pod
 	for _, n := range nodes[:3] {
-		pods = append(pods, n.startPods(t, "before", 3)...)
+		pods = append(pods, n.startPods(t, watched, "before", 3)...)
 	}
 	file := filepath.Join(t.TempDir(), "backup")
 	a.cli("raft", "snapshot", "save", file)
 	d.startAgent()
 	d.join(a, a.token())
 	for n, count := range map[*node]int{a: 200, b: 150, c: 100, d: 50} {
-		pods = append(pods, n.startPods(t, "after", count)...)
+		pods = append(pods, n.startPods(t, watched, "after", count)...)
 	}
 	clients := map[*node]*client.Client{}
 	for _, n := range nodes {
@@ -190,7 +192,7 @@ func TestFaultBackupRestore(t *testing.T) {
 			t.Errorf("re-claimed after %s, at most %s", took, limit)
 		}
 		for _, n := range nodes {
-			pods = append(pods, n.startPods(t, fmt.Sprintf("then-%d", round), 2)...)
+			pods = append(pods, n.startPods(t, watched, fmt.Sprintf("then-%d", round), 2)...)
 		}
 		seen := map[string]string{}
 		for _, p := range pods {
