@@ -117,6 +117,10 @@ test-faults-long: root build ## A part of the suite's long figures, SHARD=1/24: 
 test-mutations: ## Break each promise of testdata/mutations in a copy, and see its test fail (needs root)
 	./packaging/mutations.sh
 
+.PHONY: test-mutations-whole
+test-mutations-whole: root ## The same with the tests on whole nodes, one at a time: the better part of an hour
+	JOBS=1 ./packaging/mutations.sh --whole
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck; known vulnerabilities if their database can be reached
 	@f=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$f" ] || { echo "gofmt: $$f" >&2; exit 1; }
