@@ -17,7 +17,7 @@ var (
 )
 
 // TestReliabilityIsHonest: every test and every mutation that docs/reliability.md
-// names exists, and every promise names a test.
+// names exists, and every promise names a test and a mutation.
 func TestReliabilityIsHonest(t *testing.T) {
 	tests := testNames(t)
 	doc, err := os.ReadFile("../../docs/reliability.md")
@@ -44,13 +44,17 @@ func TestReliabilityIsHonest(t *testing.T) {
 		promises++
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
 		if len(cells) != 4 {
-			t.Errorf("a promise has what happens, what is promised, a test and a mutation or –: %s", line)
+			t.Errorf("a promise has what happens, what is promised, a test and a mutation: %s", line)
 			continue
 		}
 		if len(quotedIn(cells[2], isTest)) == 0 {
 			t.Errorf("no test proves: %s", line)
 		}
-		for _, name := range quotedIn(cells[3], isMutation) {
+		mutations := quotedIn(cells[3], isMutation)
+		if len(mutations) == 0 {
+			t.Errorf("under no mutation a test was seen to fail: %s", line)
+		}
+		for _, name := range mutations {
 			if _, err := os.Stat("../../testdata/mutations/" + name + ".patch"); err != nil {
 				t.Errorf("there is no mutation %s", name)
 			}
