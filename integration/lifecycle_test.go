@@ -2,8 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,53 +10,6 @@ import (
 
 	"stellar.io/stellar/internal/testx"
 )
-
-// pinging sends a ping each 10 ms from a container's namespace to addr, not
-// through containerd. The returned function ends it and returns how many were
-// lost; the last one may be on its way and does not count.
-func (n *node) pinging(id, addr string) (lost func() (sent, missing int)) {
-	n.t.Helper()
-	pid, err := n.containerd.TaskPID("default", id)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	cmd, start := n.host.Command("nsenter", "-t", strconv.Itoa(pid), "-n", "ping", "-i", "0.01", addr)
-	var out strings.Builder
-	cmd.Stdout = &out
-	if err := start(); err != nil {
-		n.t.Fatal(err)
-	}
-	stop := sync.OnceFunc(func() {
-		_ = cmd.Process.Signal(syscall.SIGINT)
-		_ = cmd.Wait()
-	})
-	n.t.Cleanup(stop)
-	began := time.Now()
-	return func() (int, int) {
-		n.t.Helper()
-		time.Sleep(time.Until(began.Add(time.Second))) // a second at least, or few pings say little
-		stop()
-		m := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`).FindStringSubmatch(out.String())
-		if m == nil {
-			n.t.Fatalf("ping said: %s", out.String())
-		}
-		sent, _ := strconv.Atoi(m[1])
-		received, _ := strconv.Atoi(m[2])
-		if strings.Contains(out.String(), "DUP") {
-			n.t.Error("duplicate answers")
-		}
-		return sent, max(0, sent-received-1)
-	}
-}
-
-func wantNoLoss(t *testing.T, what string, lost func() (int, int)) {
-	t.Helper()
-	sent, missing := lost()
-	if sent < 50 || missing > 0 {
-		t.Errorf("%s: %d of %d pings lost", what, missing, sent)
-	}
-	t.Logf("%s: %d of %d pings lost", what, missing, sent)
-}
 
 func TestTaskRestartKeepsAddress(t *testing.T) {
 	n := startNode(t, nodeOptions{})

@@ -216,31 +216,46 @@ func TestFaultStoreDamage(t *testing.T) {
 func TestFaultLostTail(t *testing.T) {
 	s := makeSpoiled(t)
 	// bbolt falls back to the older meta page, which knows nothing of the last
-	// transaction: the mark does.
+	// transaction. What that was here is up to snapshots: nothing is missing, or it is
+	// refused.
 	cfg := s.fresh(t)
-	file := bytes.Clone(s.files[logFile])
-	m0, _ := readMeta(file)
-	m1, _ := readMeta(file[m0.pageSize:])
-	newer := 0
-	if m1.tx > m0.tx {
-		newer = int(m0.pageSize)
+	path := filepath.Join(cfg.Dir, logFile)
+	forgetLast(t, path)
+	if refused, err := s.outcome(cfg); err != nil {
+		t.Errorf("the older meta page: refused %v, %v", refused, err)
 	}
-	file[newer+boltHead+20] ^= 1
-	if err := os.WriteFile(filepath.Join(cfg.Dir, logFile), file, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if refused, err := s.outcome(cfg); !refused || err != nil {
-		// The last transaction may have been the removal of old entries.
-		t.Logf("the older meta page: refused %v, %v", refused, err)
-	}
-	// The last entry is gone.
+	// Here it was an entry, which the mark knows of.
 	cfg = s.fresh(t)
+	path = filepath.Join(cfg.Dir, logFile)
 	f, err := openFiles(cfg.withDefaults(), cfg.Dir, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	last, err := f.bolt.LastIndex()
 	if err != nil {
+		t.Fatal(err)
+	}
+	entry := raft.Log{Index: last + 1, Term: s.terms.term, Type: raft.LogNoop}
+	if err := errors.Join(f.bolt.StoreLog(&entry), f.bolt.Close()); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forgetLast(t, path)
+	if _, err := Open(cfg); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("the older meta page, which lacks an entry: %v", err)
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if refused, err := s.outcome(cfg); refused || err != nil {
+		t.Errorf("with that entry: refused %v, %v", refused, err)
+	}
+	// The last entry is gone.
+	cfg = s.fresh(t)
+	if f, err = openFiles(cfg.withDefaults(), cfg.Dir, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(f.bolt.bolt.DeleteRange(last, last), f.bolt.Close()); err != nil {
@@ -259,6 +274,25 @@ func TestFaultLostTail(t *testing.T) {
 	}
 	if _, err := Open(cfg); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("with an older term: %v", err)
+	}
+}
+
+// forgetLast spoils the newer of a log file's two meta pages.
+func forgetLast(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m0, _ := readMeta(file)
+	m1, _ := readMeta(file[m0.pageSize:])
+	newer := 0
+	if m1.tx > m0.tx {
+		newer = int(m0.pageSize)
+	}
+	file[newer+boltHead+20] ^= 1
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
