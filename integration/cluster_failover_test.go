@@ -181,10 +181,13 @@ func TestClusterAnyNodeAnswers(t *testing.T) {
 		if out := n.cli("node", "ls"); strings.Count(out, "ready") != 3 {
 			t.Errorf("node ls on %s:\n%s", n.name, out)
 		}
-		block := fmt.Sprintf("172.30.%d.0/22", 4*(n.name[0]-'a'))
-		n.cli("ipam", "reserve", block, "--reason", "asked of "+n.name)
-		for _, other := range nodes {
-			if out := other.cli("ipam", "ls", "--linearizable"); !strings.Contains(out, "172.16.8.0/22") {
+		block := fmt.Sprintf("172.30.%d.", 4*(n.name[0]-'a'))
+		n.cli("ipam", "reserve", block+"0/22", "--reason", "asked of "+n.name)
+		for _, other := range nodes { // at once, whoever is asked
+			if out := other.cli("ipam", "show", "--linearizable", block+"1"); !strings.Contains(out, "asked of "+n.name) {
+				t.Errorf("ipam show --linearizable on %s, after it was reserved on %s:\n%s", other.name, n.name, out)
+			}
+			if out := other.cli("ipam", "ls", "--linearizable"); strings.Count(out, "held") != 3 {
 				t.Errorf("ipam ls --linearizable on %s:\n%s", other.name, out)
 			}
 		}

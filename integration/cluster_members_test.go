@@ -145,10 +145,15 @@ func TestClusterLeaderLeaves(t *testing.T) {
 	leader.await("busy", "")
 	e := rest[0].start("keep")
 	lost := rest[1].pingingFrom(e.Address)
+	leader.cli("agent", "log-level", "debug")
 	leader.eventually(quiet, "it leaves", func() error { // its lease is released a moment later
 		_, err := leader.run("cluster", "leave", "-y")
 		return err
 	})
+	// After an election another would lead as well, only later.
+	if log := leader.tail(); !strings.Contains(log, "starting leadership transfer") {
+		t.Errorf("%s led and has left without handing over", leader.name)
+	}
 	gone(rest, subnet)
 	wantSubnet(rest, subnet, "free")
 	now, _ := leaderIn(t, nodes, rest[0])

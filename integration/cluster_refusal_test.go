@@ -2,12 +2,15 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"stellar.io/stellar/internal/testx"
 )
@@ -26,6 +29,22 @@ func (n *node) unchanged(what string, try func()) {
 	if after := n.plan(); after != before {
 		n.t.Errorf("%s changed\n%sto\n%s", what, before, after)
 	}
+}
+
+// revoked is a token that n has made and taken back.
+func (n *node) revoked() (token string) {
+	n.t.Helper()
+	list := func() string { return n.cli("cluster", "token", "ls", "-o", "name") }
+	before := list()
+	token = n.token()
+	for line := range strings.Lines(list()) {
+		if !strings.Contains(before, line) {
+			n.cli("cluster", "token", "revoke", "-y", strings.TrimSpace(line))
+			return token
+		}
+	}
+	n.t.Fatalf("no new token in\n%s", list())
+	return ""
 }
 
 // TestJoinBadInput: what a machine brings to a join can be wrong in many ways.
@@ -91,6 +110,35 @@ func TestJoinBadInput(t *testing.T) {
 		t.Errorf("ipam show:\n%s", out)
 	}
 	sameState(t, []*node{a, b, c})
+}
+
+// TestJoinClockOff: a machine whose clock is an hour off, either way, is told so and is no
+// member; with the right time the same token lets it in.
+func TestJoinClockOff(t *testing.T) {
+	lan := testx.NewLAN(t, 2)
+	a, b := newNode(t, lan, 0, nodeOptions{}), newNode(t, lan, 1, nodeOptions{})
+	a.startAgent("--init")
+	a.cli("status", "--wait", "--timeout", "30s")
+	set := b.clock(buildShifted(t))
+	token := a.token()
+	b.startAgent()
+	for _, by := range []time.Duration{time.Hour, -time.Hour} {
+		set(by)
+		a.unchanged("a clock off by "+by.String(), func() {
+			out, err := b.tryJoin(a, token)
+			if m := regexp.MustCompile(`clock is off by (\S+)`).FindStringSubmatch(fmt.Sprint(err)); m == nil || !strings.Contains(err.Error(), "set its clock") {
+				t.Errorf("clock off by %s: %v %s", by, err, out)
+			} else if off, err := time.ParseDuration(m[1]); err != nil || (off-time.Hour).Abs() > time.Minute {
+				t.Errorf("clock off by %s: said to be off by %s", by, m[1])
+			}
+		})
+		if out, _ := b.run("status"); !strings.Contains(out, "waiting for") {
+			t.Errorf("clock off by %s: it does not wait for a cluster:\n%s", by, out)
+		}
+	}
+	set(0)
+	b.join(a, token)
+	sameState(t, []*node{a, b})
 }
 
 // wipe removes the data directory of a node whose agent is stopped.

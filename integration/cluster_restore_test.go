@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -147,66 +145,6 @@ func TestClusterRestore(t *testing.T) {
 	}
 	a.reaches(eps[0].Container, e.Address)
 	sameState(t, nodes)
-}
-
-// TestRestoreRefusals: a snapshot that is not whole, not of this cluster, or of a
-// later version is refused on every node, and changes nothing.
-func TestRestoreRefusals(t *testing.T) {
-	lan := testx.NewLAN(t, 3)
-	a, b, x := newNode(t, lan, 0, nodeOptions{}), newNode(t, lan, 1, nodeOptions{}), newNode(t, lan, 2, nodeOptions{})
-	for _, n := range []*node{a, x} {
-		n.startAgent("--init")
-		n.cli("status", "--wait", "--timeout", "30s")
-	}
-	b.startAgent()
-	b.join(a, a.token())
-	dir := t.TempDir()
-	good, foreign := filepath.Join(dir, "good"), filepath.Join(dir, "foreign")
-	a.cli("raft", "snapshot", "save", good)
-	x.cli("raft", "snapshot", "save", foreign)
-	data, err := os.ReadFile(good)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(name string, data []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	damaged := append([]byte(nil), data...)
-	damaged[len(damaged)/2] ^= 1
-	for _, tt := range []struct{ path, want string }{
-		{write("truncated", data[:len(data)-7]), "truncated"},
-		{write("empty", nil), "truncated"},
-		{write("damaged", damaged), "checksum"},
-		{write("text", []byte(strings.Repeat("no snapshot ", 20))), "not a stellar snapshot"},
-		{write("newer", newerFormat(data)), "newer"},
-		{foreign, "cluster"},
-	} {
-		for _, n := range []*node{a, b} {
-			out, err := n.run("raft", "snapshot", "restore", "-y", tt.path)
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("%s on %s: %v %s; want %q", filepath.Base(tt.path), n.name, err, out, tt.want)
-			}
-		}
-	}
-	if g := a.generation(); g != 1 {
-		t.Errorf("generation %d", g)
-	}
-	sameState(t, []*node{a, b})
-}
-
-// newerFormat returns a snapshot file as a later version would write it: the version
-// is in bytes 8 to 11 of the header, which ends with its CRC-32C.
-func newerFormat(data []byte) []byte {
-	const end = 108
-	out := slices.Clone(data)
-	out[11] = 2
-	sum := crc32.Checksum(out[:end], crc32.MakeTable(crc32.Castagnoli))
-	copy(out[end:], []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
-	return out
 }
 
 // offline calls the CLI on n's host without an agent to speak to.

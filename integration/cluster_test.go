@@ -175,8 +175,15 @@ func TestJoinRefusals(t *testing.T) {
 	c.cli("status", "--wait", "--timeout", "30s")
 	refused := func(what, want string, n, at *node, token string) {
 		t.Helper()
-		if out, err := n.tryJoin(at, token); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v %s; want %q", what, err, out, want)
+		own, _ := n.run("node", "ls") // c has a cluster of its own, b none
+		a.unchanged(what, func() {
+			t.Helper()
+			if out, err := n.tryJoin(at, token); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v %s; want %q", what, err, out, want)
+			}
+		})
+		if now, _ := n.run("node", "ls"); now != own {
+			t.Errorf("%s: %s shows\n%s, had\n%s", what, n.name, now, own)
 		}
 	}
 	token := a.token()
@@ -184,9 +191,7 @@ func TestJoinRefusals(t *testing.T) {
 	refused("a damaged token", "token", b, a, token[:len(token)-3]+"AAA")
 	refused("nobody there", "cannot be reached", b, &node{name: "x"}, token)
 	refused("a member of another cluster", "already", c, a, token)
-	revoked := a.token()
-	a.cli("cluster", "token", "revoke", tokenID(t, a, "valid", 1))
-	_ = revoked
+	refused("a revoked token", "revoked", b, a, a.revoked())
 	var taken net.Listener
 	if err := b.host.Do(func() (err error) {
 		taken, err = net.Listen("tcp", b.address())
@@ -197,22 +202,9 @@ func TestJoinRefusals(t *testing.T) {
 	refused("the port is in use", "address already in use", b, a, token)
 	taken.Close()
 	b.join(a, token)
+	sameState(t, []*node{a, b})
 	refused("joined already", "already", b, a, a.token())
 	if out := a.cli("node", "ls"); strings.Count(out, "ready") != 2 {
 		t.Errorf("node ls:\n%s", out)
 	}
-}
-
-// tokenID returns the id of the newest token in a state, skipping the first skip.
-func tokenID(t *testing.T, n *node, state string, skip int) string {
-	t.Helper()
-	for line := range strings.Lines(n.cli("cluster", "token", "ls", "--no-headers")) {
-		if strings.Contains(line, state) {
-			if skip--; skip < 0 {
-				return strings.Fields(line)[0]
-			}
-		}
-	}
-	t.Fatalf("no such token:\n%s", n.cli("cluster", "token", "ls"))
-	return ""
 }

@@ -71,8 +71,8 @@ func (a *answers) missing(tail bool) int {
 	return a.highest - a.count
 }
 
-// pinging sends a ping each 10 ms from a container's namespace to addr, not
-// through containerd. The returned function ends it and returns how many were sent and
+// pinging sends a ping each 10 ms, or as often as the kernel's timers let it (each 20 ms
+// with 100 ticks a second), from a container's namespace to addr, not through containerd. The returned function ends it and returns how many were sent and
 // how many of them were lost.
 func (n *node) pinging(id, addr string) (lost func() (sent, missing int)) {
 	n.t.Helper()
@@ -84,11 +84,12 @@ func (n *node) pinging(id, addr string) (lost func() (sent, missing int)) {
 }
 
 // pinging runs ping. Nothing that was sent before lost is called is forgiven: lost first
-// waits for answers to what is sent then, so that only those after them are left out,
-// which may be on their way. If no more answers come, all that is missing counts.
+// waits for some answers more, and for enough of them to say something, so that only what
+// is sent after those is left out, which may be on its way. If no more answers come, all
+// that is missing counts.
 func pinging(t testing.TB, host *testx.NetNS, name string, args ...string) (lost func() (sent, missing int)) {
 	t.Helper()
-	const more, patience = 5, 5 * time.Second
+	const more, enough, patience = 5, 60, 5 * time.Second
 	var out answers
 	cmd, start := host.Command(name, args...)
 	cmd.Stdout = &out
@@ -100,15 +101,16 @@ func pinging(t testing.TB, host *testx.NetNS, name string, args ...string) (lost
 		_ = cmd.Wait()
 	})
 	t.Cleanup(stop)
-	began := time.Now()
 	return func() (int, int) {
 		t.Helper()
-		time.Sleep(time.Until(began.Add(time.Second))) // a second at least, or few pings say little
-		before, deadline := out.answered(), time.Now().Add(patience)
-		for out.answered() < before+more && time.Now().Before(deadline) {
+		count, progress, silent := out.answered(), time.Now(), false
+		for want := max(enough, count+more); count < want && !silent; {
 			time.Sleep(5 * time.Millisecond)
+			if now := out.answered(); now > count {
+				count, progress = now, time.Now()
+			}
+			silent = time.Since(progress) > patience
 		}
-		silent := out.answered() < before+more
 		stop()
 		if out.sent == 0 {
 			t.Fatalf("ping ended without a summary: %s", out.rest)

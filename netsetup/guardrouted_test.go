@@ -9,6 +9,15 @@ import (
 	"testing"
 )
 
+// deaf are the kinds that the kernel of a host without a bridge itself hands on to
+// nobody, guard or not: with tags that it has no link for, of types that nobody listens
+// to, ARP whose lengths are not Ethernet's. Every other kind must be seen without the
+// guard.
+var deaf = []string{
+	"VLAN", "VLAN, forged", "802.1ad", "802.1ad, forged", "two VLANs", "VLAN with ARP", "ARP of other lengths", "RARP",
+	"BPDU", "LLDP", "slow protocols", "GARP's group", "LLDP to all", "802.1X", "PPPoE", "MPLS", "unknown type", "802.3 length",
+}
+
 // TestForgedRouted: without a bridge, nothing that is forged reaches the host's
 // routing or its neighbours; without the guard it would.
 func TestForgedRouted(t *testing.T) {
@@ -67,18 +76,16 @@ func TestForgedRouted(t *testing.T) {
 	if err := b.n.guard.remove(); err != nil {
 		t.Fatal(err)
 	}
-	// The kernel itself hands on nothing with a tag, of another type or of IPv6, which
-	// is off; of the rest each is seen now.
 	control := 0
 	for _, k := range kinds {
 		before := seen()
 		raw.send(t, k.frame, 50)
-		if seen() > before {
+		switch passed := seen() > before; {
+		case passed:
 			control++
+		case !slices.Contains(deaf, k.name):
+			t.Errorf("%s is seen nowhere without the guard, so its absence proves nothing", k.name)
 		}
-	}
-	if want := 20; control < want {
-		t.Errorf("without the guard %d kinds are seen, at least %d should be", control, want)
 	}
 	t.Logf("%d kinds, %d of them seen without the guard", len(kinds), control)
 }

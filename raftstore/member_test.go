@@ -128,21 +128,29 @@ func tickEnvelope() ipam.Envelope {
 
 // TestLeave: leaders and followers that are removed or demoted, under load.
 func TestLeave(t *testing.T) {
-	b := newBed(t, nil)
+	// Without contact for so long nodes ask for an election: who leads before has been
+	// handed the leadership.
+	const silence = 3 * time.Second
+	b := newBed(t, func(c *Config) { c.HeartbeatTimeout, c.ElectionTimeout = silence, silence })
 	b.form(3, 3)
 	ctx := within(t, 60*time.Second)
-	old := b.anyLeader()
-	if err := old.Demote(ctx, old.id, false); err != nil {
-		t.Fatal(err)
+	handsOver := func(what string, leave func(*member1) error) {
+		t.Helper()
+		old, began := b.anyLeader(), time.Now()
+		if err := leave(old); err != nil {
+			t.Fatal(err)
+		}
+		waitIn(t, 5*silence, func() bool { l := b.leader(); return l != nil && l != old })
+		if took := time.Since(began); took >= silence {
+			t.Errorf("%s: another leads after %s, elected", what, took)
+		}
 	}
-	waitIn(t, 5*time.Second, func() bool { l := b.leader(); return l != nil && l != old })
+	handsOver("demoted", func(l *member1) error { return l.Demote(ctx, l.id, false) })
 	// Eligible and well, it is promoted again to make three.
 	waitIn(t, 10*time.Second, func() bool { l := b.leader(); return l != nil && l.Stats().Voters == 3 })
 
-	old = b.anyLeader()
-	if err := old.Remove(ctx, old.id, false); err != nil {
-		t.Fatal(err)
-	}
+	old := b.anyLeader()
+	handsOver("removed", func(l *member1) error { return l.Remove(ctx, l.id, false) })
 	waitIn(t, 5*time.Second, func() bool { return old.Stats().State == "removed" })
 	if _, err := old.Propose(ctx, tickEnvelope()); !errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnknownOutcome) {
 		t.Errorf("propose on a removed node: %v", err)
