@@ -47,6 +47,7 @@ file 644 packaging/systemd/stellar.service usr/lib/systemd/system/stellar.servic
 file 644 packaging/systemd/60-stellar.conf usr/lib/sysctl.d/60-stellar.conf
 file 644 packaging/systemd/10-stellar.network usr/lib/systemd/network/10-stellar.network
 file 644 packaging/systemd/10-stellar.link usr/lib/systemd/network/10-stellar.link
+file 644 packaging/systemd/10-stellar-networkd.conf usr/lib/systemd/networkd.conf.d/10-stellar.conf
 file 644 packaging/systemd/10-stellar-nm.conf usr/lib/NetworkManager/conf.d/10-stellar.conf
 file 644 packaging/systemd/stellar.tmpfiles usr/lib/tmpfiles.d/stellar.conf
 file 644 packaging/systemd/stellar.sysusers usr/lib/sysusers.d/stellar.conf

@@ -3,7 +3,7 @@ package packaging
 import (
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,10 +23,36 @@ func (b *bed) installed() {
 	if out, err := b.try("systemd-analyze", "verify", "stellar.service"); err != nil || strings.Contains(out, "stellar") {
 		b.t.Errorf("systemd-analyze verify: %v %s", err, out)
 	}
+	b.sampled()
 	b.reloaded()
 	b.members()
 	b.manuals()
 	b.settings()
+}
+
+// sampled: docs/operations/monitoring.md shows the checks that a node has, all of them.
+func (b *bed) sampled() {
+	b.t.Helper()
+	page, err := os.ReadFile("../docs/operations/monitoring.md")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_, sample, _ := strings.Cut(string(page), "\nCHECK ")
+	sample, _, _ = strings.Cut(sample, "\n```")
+	_, real, _ := strings.Cut(b.run("stellar", "status"), "CHECK ")
+	if got, want := firstWords(sample), firstWords(real); len(want) < 10 || !slices.Equal(got, want) {
+		b.t.Errorf("docs/operations/monitoring.md shows the checks %q, `stellar status` %q", got, want)
+	}
+}
+
+// firstWords are those of the lines of a table but its head.
+func firstWords(table string) (words []string) {
+	for i, line := range strings.Split(strings.TrimSpace(table), "\n") {
+		if f := strings.Fields(line); i > 0 && len(f) > 0 {
+			words = append(words, f[0])
+		}
+	}
+	return words
 }
 
 // reloaded: a reload has the running agent read its log level anew.
@@ -136,44 +162,4 @@ func (b *bed) settings() {
 		}
 	}
 	b.networkd(ours)
-}
-
-// networkd is told to manage every link of our kinds, and one of another name.
-func (b *bed) networkd(ours []string) {
-	b.t.Helper()
-	const theirs = "spare"
-	b.run("ip", "link", "add", theirs, "type", "bridge")
-	all := b.path("/etc/systemd/network/99-all.network")
-	if err := os.MkdirAll(filepath.Dir(all), 0o755); err != nil {
-		b.t.Fatal(err)
-	}
-	if err := os.WriteFile(all, []byte("[Match]\nName="+theirs+" stellar0 veth*\n\n[Network]\nKeepConfiguration=yes\nLinkLocalAddressing=no\n"), 0o644); err != nil {
-		b.t.Fatal(err)
-	}
-	b.run("systemctl", "start", "systemd-networkd")
-	state := func(link string) string {
-		out, _ := b.try("sh", "-c", "grep ^ADMIN_STATE= /run/systemd/netif/links/$(cat /sys/class/net/"+link+"/ifindex)")
-		return strings.TrimSpace(out)
-	}
-	eventually(b.t, 20*time.Second, "networkd has looked at all links", func() error {
-		for _, link := range append([]string{theirs}, ours...) {
-			if s := state(link); s == "" || strings.HasSuffix(s, "=pending") || strings.HasSuffix(s, "=initialized") {
-				return fmt.Errorf("%s: %q", link, s)
-			}
-		}
-		return nil
-	})
-	if s := state(theirs); s == "ADMIN_STATE=unmanaged" {
-		b.t.Errorf("%s: %s, so that it shows nothing that ours are", theirs, s)
-	}
-	for _, link := range ours {
-		if s := state(link); s != "ADMIN_STATE=unmanaged" {
-			b.t.Errorf("networkd manages %s: %s", link, s)
-		}
-	}
-	b.run("systemctl", "stop", "systemd-networkd")
-	b.run("ip", "link", "del", theirs)
-	if err := os.Remove(all); err != nil {
-		b.t.Fatal(err)
-	}
 }
