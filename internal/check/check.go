@@ -23,6 +23,7 @@ const (
 	NoLeader          = "no-leader"
 	ContainerdDown    = "containerd-down"
 	ContainerdVersion = "containerd-version"
+	NoRuntime         = "runtime"
 	Ptrace            = "ptrace"
 	Kernel            = "kernel"
 	Clock             = "clock"
@@ -70,7 +71,7 @@ var order = []string{
 	Kernel, UplinkDown, NodeAddress, AddressDuplicate, BridgeMissing, BridgeDown, GatewayMissing, Forwarding, HostLinkDown, HostLinkBridge, ContainerLinkDown, HostRoute,
 	Neighbour, NotAdjacent, PeerUnreachable, RangeOverlap, RouteRule, RouteForeign, RouteMissing, RPFilter, XfrmDrop, IngressDrop, TCDrop, BridgeDrop,
 	BrNetfilter, ForwardDrop, PortFiltered, FDB, Masquerade, Guard, PathMTU, PortTaken, DiskFull, DataDir, Clock,
-	"store", "raft", "membership", "certificate", SubnetFull, NoLeader, ContainerdDown, AgentDown,
+	"store", "raft", "membership", "certificate", SubnetFull, NoLeader, ContainerdDown, NoRuntime, AgentDown,
 }
 
 // Judge returns the findings, the root causes first. Pure.

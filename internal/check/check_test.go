@@ -233,6 +233,12 @@ func TestJudge(t *testing.T) {
 		{"disk", func(f *Facts) { f.Machine.Free = 1 << 20 }, []string{DiskFull}},
 		{"containerd", func(f *Facts) { f.Machine.Containerd.Down = "connection refused" }, []string{ContainerdDown}},
 		{"old containerd", func(f *Facts) { f.Machine.Containerd.Version = "1.4.13~ds1" }, []string{ContainerdVersion}},
+		{"a runtime", func(f *Facts) {
+			f.Machine.Runtimes = []Runtime{{Name: "runc", Kind: "runc", Version: "1.1.5+ds1"}, {Name: "/opt/other"}, {Name: "/opt/crun", Kind: "crun", Version: "1.8.1"}}
+		}, nil},
+		{"no runtime", func(f *Facts) { f.Machine.Runtimes = []Runtime{{Name: "runc", Problem: "is not in containerd's PATH"}} }, []string{NoRuntime}},
+		{"old runtime", func(f *Facts) { f.Machine.Runtimes = []Runtime{{Name: "crun", Kind: "crun", Version: "0.19"}} }, []string{NoRuntime}},
+		{"no bridge family", func(f *Facts) { f.Machine.NoBridgeFamily = "operation not supported" }, []string{Kernel}},
 		{"ptrace", func(f *Facts) { f.Machine.Ptrace = "ptrace is not permitted" }, []string{Ptrace}},
 		{"nothing is held", func(f *Facts) { f.Machine.Ptrace, f.Machine.HoldOff = "ptrace is not permitted", true }, nil},
 		{"agent and its port", func(f *Facts) {
@@ -246,6 +252,9 @@ func TestJudge(t *testing.T) {
 		{"what the agent says itself", func(f *Facts) {
 			f.Status = append(f.Status, api.Check{Name: "membership", State: api.Err, Reason: "removed"})
 		}, []string{"membership"}},
+		{"networkd", func(f *Facts) {
+			f.Machine.Managers = []Manager{missing(Networkd, "a.network"), missing(Networkd, "b.conf")}
+		}, []string{Networkd, Networkd}},
 		{"neighbours", func(f *Facts) { f.Machine.NeighbourLimit = 2 }, []string{NeighbourTable}},
 	}
 	for _, tt := range tests {
@@ -270,38 +279,6 @@ func TestJudge(t *testing.T) {
 
 func connected(prefix string, table uint32) nlx.TableRoute {
 	return nlx.TableRoute{FIBRoute: nlx.FIBRoute{Dst: netip.MustParsePrefix(prefix), Index: 9, Type: unix.RTN_UNICAST, Scope: unix.RT_SCOPE_LINK}, Table: table}
-}
-
-// TestManagers: who runs without our drop-in is named, and nobody else.
-func TestManagers(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name, files string
-		want        []string
-	}{
-		{"none", "", nil},
-		{"networkd", "run/systemd/netif/state", []string{Networkd}},
-		{"networkd with the drop-in", "run/systemd/netif/state usr/lib/systemd/network/10-stellar.network", nil},
-		{"NetworkManager", "run/NetworkManager/no-stub-resolv.conf", []string{NetworkManager}},
-		{"NetworkManager with the drop-in", "run/NetworkManager/no-stub-resolv.conf etc/NetworkManager/conf.d/10-stellar-nm.conf", nil},
-	} {
-		root := t.TempDir()
-		for _, name := range strings.Fields(tt.files) {
-			if err := os.MkdirAll(root+"/"+name[:strings.LastIndexByte(name, '/')], 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(root+"/"+name, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var got []string
-		for _, m := range managers(root) {
-			got = append(got, m.Code)
-		}
-		if !slices.Equal(got, tt.want) {
-			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
-		}
-	}
 }
 
 // TestLacks: a module that the kernel neither has nor can load is named; without the

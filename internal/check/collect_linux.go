@@ -44,7 +44,8 @@ type Given struct {
 const (
 	// settle is how long a link that has just been made may take to come up.
 	settle = 500 * time.Millisecond
-	// rootEnv names a directory that stands for / where network managers are looked for.
+	// rootEnv names a directory that stands for / where network managers and containerd's
+	// configuration are looked for.
 	rootEnv = "STELLAR_CHECK_ROOT"
 )
 
@@ -78,6 +79,7 @@ func Collect(ctx context.Context, g Given) (Facts, error) {
 	c.doubt("ipsec", c.ipsec())
 	c.doubt("arp", c.answers(ctx))
 	c.doubt("containers' neighbours", c.residents(ctx))
+	c.doubt("runtime", c.runtimes(ctx))
 	c.machine()
 	return f, ctx.Err()
 }

@@ -92,7 +92,11 @@ type Machine struct {
 	FreeKnown  bool
 	DirProblem string
 	Ports      []Port // that other programs have
-	Managers   []Manager
+	Runtimes   []Runtime
+	// NoBridgeFamily is why the kernel takes no nftables rules for bridges; "": it
+	// does, or in routed mode nobody asked.
+	NoBridgeFamily string
+	Managers       []Manager
 	// NeighbourLimit is gc_thresh3; 0: not known.
 	NeighbourLimit int
 }
@@ -101,6 +105,15 @@ type Machine struct {
 type Containerd struct {
 	Address string
 	Down    string // why it does not answer
+	Version string // "": not known
+	PID     int    // 0: not known
+}
+
+// Runtime is a program that containerd starts containers with.
+type Runtime struct {
+	Name    string // as containerd's configuration has it
+	Problem string // why it cannot be started; "": it can
+	Kind    string // runc or crun; "": another, or not known
 	Version string // "": not known
 }
 
@@ -114,5 +127,6 @@ type Port struct {
 // Manager is a network manager that runs.
 type Manager struct {
 	Code   string // Networkd or NetworkManager
-	DropIn string // what is missing
+	Does   string // what is wrong with that
+	DropIn string // what keeps it from that
 }

@@ -17,6 +17,9 @@ const (
 	// oldestContainerd is the first of the versions that the events of this agent were
 	// written for.
 	oldestContainerdMajor, oldestContainerdMinor = 1, 6
+	// oldestRuntime of runc and of crun has createRuntime hooks, by which stellar-runc
+	// and nerdctl's own networks are served.
+	oldestRuntimeMajor, oldestRuntimeMinor = 1, 0
 )
 
 // machine judges what is no part of the network.
@@ -27,6 +30,9 @@ func (j *judgement) machine() {
 	}
 	for _, what := range m.Lacks {
 		j.error(Kernel, what, "the kernel cannot do "+what, "modprobe "+what+"; or install a kernel that has it")
+	}
+	if m.NoBridgeFamily != "" && !j.f.Routed {
+		j.error(Kernel, "nftables bridge family", "the kernel takes no nftables rules for bridges: "+m.NoBridgeFamily+"; no container gets its network in bridge mode", `install a kernel with CONFIG_NF_TABLES_BRIDGE; or go without a bridge: mode = "routed" in /etc/stellar/config.toml`)
 	}
 	if m.FreeKnown && m.Free < leastFree {
 		j.error(DiskFull, m.DataDir, fmt.Sprintf("the file system of %s has %d MiB left, %d are needed", m.DataDir, m.Free>>20, leastFree>>20), "make room: du -xh --max-depth=1 "+m.DataDir)
@@ -43,7 +49,7 @@ func (j *judgement) machine() {
 	}
 	for _, n := range m.Managers {
 		name := map[string]string{Networkd: "systemd-networkd", NetworkManager: "NetworkManager"}[n.Code]
-		j.warn(n.Code, name, fmt.Sprintf("%s runs and may change Stellar's links and routes: %s is missing", name, n.DropIn), fmt.Sprintf("install %s (it is in packaging/systemd); then: systemctl reload-or-restart %s", n.DropIn, name))
+		j.warn(n.Code, name, name+" runs and "+n.Does, fmt.Sprintf("install %s (it is in packaging/systemd); then: systemctl reload-or-restart %s", n.DropIn, name))
 	}
 	need := len(j.f.Endpoints) + len(j.f.Peers)
 	if j.f.Routed { // permanent entries do not count
@@ -63,6 +69,15 @@ func (j *judgement) daemons() {
 	}
 	if major, minor, ok := version(c.Version); ok && older(major, minor, oldestContainerdMajor, oldestContainerdMinor) {
 		j.error(ContainerdVersion, c.Version, fmt.Sprintf("containerd is %s, at least %d.%d is needed", c.Version, oldestContainerdMajor, oldestContainerdMinor), "install a newer containerd")
+	}
+	for _, r := range m.Runtimes {
+		major, minor, ok := version(r.Version)
+		switch {
+		case r.Problem != "":
+			j.error(NoRuntime, r.Name, fmt.Sprintf("containerd's runtime %s %s: its containers cannot start", r.Name, r.Problem), "install runc (apt-get install runc), or mend BinaryName in containerd's configuration; of stellar-runc: STELLAR_RUNC_RUNTIME in containerd's environment")
+		case ok && r.Kind != "" && older(major, minor, oldestRuntimeMajor, oldestRuntimeMinor):
+			j.error(NoRuntime, r.Name, fmt.Sprintf("containerd's runtime %s is %s %s, at least %d.%d is needed", r.Name, r.Kind, r.Version, oldestRuntimeMajor, oldestRuntimeMinor), "install a newer "+r.Kind)
+		}
 	}
 	if m.Ptrace != "" && !m.HoldOff {
 		j.warn(Ptrace, "ptrace", m.Ptrace+": a program may start before its network is up", "give the agent CAP_SYS_PTRACE (systemctl cat stellar shows its unit), or switch holding off: hold.enabled = false")

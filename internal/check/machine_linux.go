@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"stellar.io/stellar/netsetup"
 )
 
 // machine collects what is no part of the network.
@@ -26,6 +28,13 @@ func (c *collector) machine() {
 		m.Release = unix.ByteSliceToString(name.Release[:])
 	}
 	m.Lacks = lacks(os.Getenv(rootEnv), m.Release)
+	if !c.g.Routed {
+		refused, err := netsetup.ProbeBridgeFilter()
+		c.doubt("nftables' bridge family", err)
+		if refused != nil {
+			m.NoBridgeFamily = refused.Error()
+		}
+	}
 	c.dataDir()
 	for _, p := range c.g.Needs {
 		if taken, by := listener(p.Address); taken {
@@ -89,35 +98,6 @@ func (c *collector) dataDir() {
 			m.DirProblem = "the file system of " + m.DataDir + " is read-only"
 		}
 	}
-}
-
-// Where package packaging puts the drop-ins, and where administrators do.
-var (
-	networkdDropIns = []string{"etc/systemd/network/10-stellar.network", "run/systemd/network/10-stellar.network", "usr/local/lib/systemd/network/10-stellar.network", "usr/lib/systemd/network/10-stellar.network", "lib/systemd/network/10-stellar.network"}
-	nmDropIns       = []string{"etc/NetworkManager/conf.d/10-stellar*.conf", "run/NetworkManager/conf.d/10-stellar*.conf", "usr/lib/NetworkManager/conf.d/10-stellar*.conf"}
-)
-
-// managers finds the network managers that run without our drop-ins, below root.
-func managers(root string) []Manager {
-	if root == "" {
-		root = "/"
-	}
-	any := func(patterns ...string) bool {
-		for _, p := range patterns {
-			if found, err := filepath.Glob(filepath.Join(root, p)); err == nil && len(found) > 0 {
-				return true
-			}
-		}
-		return false
-	}
-	var out []Manager
-	if any("run/systemd/netif/state") && !any(networkdDropIns...) {
-		out = append(out, Manager{Networkd, "/etc/systemd/network/10-stellar.network"})
-	}
-	if any("run/NetworkManager/no-stub-resolv.conf", "run/NetworkManager/NetworkManager.pid", "run/NetworkManager/devices") && !any(nmDropIns...) {
-		out = append(out, Manager{NetworkManager, "/etc/NetworkManager/conf.d/10-stellar-nm.conf"})
-	}
-	return out
 }
 
 // listener reports whether somebody in this namespace listens where the agent wants to,

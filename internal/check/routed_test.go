@@ -49,6 +49,7 @@ func TestJudgeRouted(t *testing.T) {
 		says   string
 	}{
 		{"healthy", func(*Facts) {}, "", ""},
+		{"no bridge family, which nobody needs", func(f *Facts) { f.Machine.NoBridgeFamily = "operation not supported" }, "", ""},
 		{"no container", func(f *Facts) { f.Endpoints = nil }, "", ""},
 		{"the gateway's address on the host", func(f *Facts) {
 			f.Addrs = append(f.Addrs, nlx.Addr{Index: 2, Prefix: netip.MustParsePrefix("169.254.1.1/16")})

@@ -103,6 +103,7 @@ func (n *Node) checkOwnHost(ctx context.Context) (api.CheckReport, error) {
 	g := check.Given{
 		Node: n.id.Name, Status: status.Checks, Bridge: cfg.Bridge, Masquerade: cfg.Masquerade, DataDir: cfg.DataDir,
 		Containerd: check.Containerd{Address: cfg.Containerd.Address}, HoldOff: !cfg.Hold.Enabled, Ptrace: hold.Permitted(),
+		Routed: cfg.AttachMode() == ipam.ModeRouted,
 	}
 	n.askContainerd(ctx, &g)
 	if p, _ := n.current(); p != nil {
@@ -129,6 +130,7 @@ func (n *Node) askContainerd(ctx context.Context, g *check.Given) {
 		ctx, cancel := context.WithTimeout(ctx, nowTimeout)
 		defer cancel()
 		g.Containerd.Version, err = c.Version(ctx)
+		g.Containerd.PID = c.ServerPID()
 	}
 	if err != nil {
 		g.Containerd.Down = err.Error()

@@ -30,6 +30,7 @@ func CheckOffline(ctx context.Context, cfg config.Config, why error) (api.CheckR
 	g := check.Given{
 		Node: cfg.NodeName, AgentDown: why.Error(), Bridge: cfg.Bridge, Masquerade: cfg.Masquerade, DataDir: cfg.DataDir,
 		Containerd: check.Containerd{Address: cfg.Containerd.Address}, HoldOff: !cfg.Hold.Enabled, Ptrace: hold.Permitted(),
+		Routed: cfg.AttachMode() == ipam.ModeRouted,
 	}
 	n.askContainerd(ctx, &g)
 	if _, err := os.Stat(filepath.Join(cfg.DataDir, identityFile)); err == nil {
