@@ -82,6 +82,19 @@ taken etcd etcd-server
 # promtool judges the alert rules.
 taken promtool prometheus
 
+# NetworkManager judges its drop-in: itself, and the one library that nothing else here
+# brings.
+if [ ! -x .cache/NetworkManager/usr/sbin/NetworkManager ]; then
+  echo "deps: NetworkManager"
+  at=$(mktemp -d)
+  { (cd "$at" && { apt-get download network-manager libndp0 || { apt-get update && apt-get download network-manager libndp0; }; }) &&
+    for deb in "$at"/*.deb; do dpkg-deb -x "$deb" "$at/root"; done; } >"$at/log" 2>&1 || { tail -n 20 "$at/log" >&2; exit 1; }
+  mkdir -p .cache/NetworkManager/usr/sbin
+  cp "$at/root/usr/sbin/NetworkManager" .cache/NetworkManager/usr/sbin/
+  cp -r "$at/root/usr/lib" .cache/NetworkManager/usr/
+  rm -rf "$at"
+fi
+
 # The tests run on the distribution's containerd and on a 2.x, which Debian 12 lacks.
 ./internal/testx/build-containerd.sh .cache/containerd-2.4.2
 echo "deps: all there"
