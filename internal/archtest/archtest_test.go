@@ -90,6 +90,7 @@ var may = map[string][]string{
 	"internal/testx/benchfigures": {"internal/testx/bench"},
 	"internal/testx/faults":       {},
 	"internal/testx/faultrun":     {"internal/testx/faults"},
+	"internal/testx/safety":       {"internal/testx/faults"},
 	"internal/node": {
 		"agent", "api", "api/client", "api/peerapi", "api/server", "events", "internal/atomicfile", "internal/check", "internal/config", "internal/hold", "internal/logs", "internal/nsx", "internal/peer", "internal/ping", "internal/pki", "internal/trace", "internal/redact", "internal/web", "ipam", "netsetup",
 		"raftstore", "raftstore/holder", "raftstore/telemetry", "routes",

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // TestParts: every unit is in exactly one part.
@@ -125,6 +130,22 @@ FUNC TestFaultC(t *testing.T) { t.Log("c") }
 	}
 }
 
+// failure is what a test's log has of a failure.
+type failure struct{ log string }
+
+func (*failure) Helper() {}
+
+func (f *failure) Errorf(format string, args ...any) {
+	f.log += "    x_test.go:1: " + fmt.Sprintf(format, args...) + "\n"
+}
+
+// safety is the log of a test that calls faults.Safety.
+func safety(format string, args ...any) string {
+	f := &failure{}
+	faults.Safety(f, format, args...)
+	return f.log
+}
+
 // TestAgain: only a failure on whole nodes is tried again, alone, and stays named; not
 // one that lost an address, nor many.
 func TestAgain(t *testing.T) {
@@ -138,8 +159,8 @@ func TestAgain(t *testing.T) {
 		{name: "passes alone", pkg: "./integration", first: "late", second: "exit 0", want: "UNSTABLE"},
 		{name: "fails alone", pkg: "./integration", first: "late", second: "exit 1", want: "FAILED"},
 		{name: "in one process", pkg: "./raftstore", first: "late", second: "exit 0", want: "FAILED"},
-		{name: "given twice", pkg: "./integration", first: "172.16.0.2 twice", second: "exit 0", want: "FAILED"},
-		{name: "lost", pkg: "./integration", first: "    x_test.go:1: lost: a had 172.16.0.2", second: "exit 0", want: "FAILED"},
+		{name: "given twice", pkg: "./integration", first: safety("%s twice", "172.16.0.2"), second: "exit 0", want: "FAILED"},
+		{name: "lost at last", pkg: "./integration", first: fmt.Sprintf("not within 30s: everything is as it was: %v", errors.Join(io.EOF, faults.Violation("a has 172.16.0.2"))), second: "exit 0", want: "FAILED"},
 		{name: "race", pkg: "./integration", first: "WARNING: DATA RACE", second: "exit 0", want: "FAILED"},
 		{name: "crash", pkg: "./integration", first: "x\npanic: nil", second: "exit 0", want: "FAILED"},
 		{name: "many", pkg: "./integration", first: "late", second: "exit 0", others: maxAgain, want: "FAILED"},

@@ -154,20 +154,16 @@ func (s *suite) finish(o outcome, log string) {
 // maxAgain is how many failures may be a busy machine's.
 const maxAgain = 3
 
-// final finds what no load excuses: a data race, a crash, an address that was lost or
-// given twice.
-var final = regexp.MustCompile(`(?m)DATA RACE|^panic: |^fatal error: | twice\b|\blost: `)
-
 // again runs alone what failed beside others on whole nodes, where the load of a small
 // machine can make a deadline pass. What passes is named as unstable. A test in one
-// process has no such excuse, nor has one that lost an address, nor the long run.
+// process has no such excuse, nor has what faults.Final finds, nor the long run.
 func (s *suite) again() {
 	if s.err != nil || s.failed > maxAgain || s.ledger.dir != "" {
 		return
 	}
 	for i, o := range s.all {
 		log := s.logs[o.unit.String()]
-		if !o.failed || bedOf(o.unit.pkg) == faults.InProcess || final.MatchString(log) {
+		if !o.failed || bedOf(o.unit.pkg) == faults.InProcess || faults.Final(log) {
 			continue
 		}
 		fmt.Fprintf(s.out, "again, alone: %s\n", o.unit)
