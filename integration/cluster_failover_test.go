@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // leaderIn returns the node of nodes that leads, as at says, and the others.
@@ -154,7 +155,7 @@ func TestClusterLeaderKilled(t *testing.T) {
 		leader.startAgent()
 		leader.cli("status", "--wait", "--timeout", "30s")
 		if e := leader.await(eps[leader].Container, "attached"); e.Address != eps[leader].Address {
-			t.Errorf("after its return %+v, was %+v", e, eps[leader])
+			faults.Safety(t, "after its return %+v, was %+v", e, eps[leader])
 		}
 		awaitVoters(t, nodes)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // cutFrom drops the node-to-node port's packets from and to other hosts until heal
@@ -159,7 +160,7 @@ func testMinority(t *testing.T, small []*node) {
 	}
 	for i, n := range small {
 		if now := n.commitIndex(); now != before[i] {
-			t.Errorf("%s, of the minority, has committed: %d, was %d", n.name, now, before[i])
+			faults.Safety(t, "%s, of the minority, has committed: %d, was %d", n.name, now, before[i])
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // statusOf waits until n's list of nodes gives a node that status.
@@ -93,7 +94,7 @@ func testForcedRemoval(t *testing.T, cut bool, state string, flags ...string) {
 	d.startAgent()
 	d.join(b, b.token())
 	if s := d.subnetOf("d"); s != "172.16.12.0/22" {
-		t.Errorf("d has %s", s)
+		faults.Safety(t, "d has %s", s)
 	}
 
 	if cut {
@@ -115,7 +116,7 @@ func testForcedRemoval(t *testing.T, cut bool, state string, flags ...string) {
 		}
 		e := es["default/new"]
 		if e.Address != "" {
-			t.Fatalf("attached by a node that was removed: %+v", e)
+			t.Fatal(faults.Violation("attached by a node that was removed: %+v", e))
 		}
 		if !strings.Contains(e.Reason, "removed") {
 			return fmt.Errorf("%+v", e)
@@ -129,8 +130,10 @@ func testForcedRemoval(t *testing.T, cut bool, state string, flags ...string) {
 	}
 	b.reaches(b.start(unique("after")).Container, far.Address)
 	wantSubnet([]*node{a, b, d}, subnet, state)
-	if es, err := c.list(); err != nil || es["default/new"].Address != "" {
-		t.Errorf("the new container: %+v, %v", es["default/new"], err)
+	if es, err := c.list(); err != nil {
+		t.Error(err)
+	} else if e := es["default/new"]; e.Address != "" {
+		faults.Safety(t, "attached by a node that was removed: %+v", e)
 	}
 	wantNoLoss(t, "removed and back", lost)
 	sameState(t, []*node{a, b, d})

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // TestClusterFromACopy: the disks of all servers are lost, and there is a copy of one
@@ -64,7 +65,7 @@ func TestClusterFromACopy(t *testing.T) {
 		n.leased(before[0], since)
 	}
 	if e := a.await(since.Container, "attached"); e.Address != since.Address {
-		t.Errorf("%+v, was %+v", e, since)
+		faults.Safety(t, "%+v, was %+v", e, since)
 	}
 	wantNoLoss(t, "a copy is put back", lost)
 	a.reaches(since.Container, b.await(before[1].Container, "attached").Address)

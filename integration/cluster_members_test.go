@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // gone waits until none of nodes has a route to a subnet.
@@ -113,7 +114,7 @@ func TestClusterRemoval(t *testing.T) {
 		t.Errorf("stellar0 is %q, was %q", now, old)
 	}
 	if now := a.epochOf("172.16.4.0/22"); now == epoch || now == "" {
-		t.Errorf("taken over at epoch %q, it was %q before", now, epoch)
+		faults.Safety(t, "taken over at epoch %q, it was %q before", now, epoch)
 	}
 	e := b.start("again")
 	a.reaches("keep", e.Address)
@@ -241,7 +242,7 @@ func TestClusterDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if e := b.await("before", "attached"); e.Address != before.Address {
-		t.Errorf("after its restart %+v, was %+v", e, before)
+		faults.Safety(t, "after its restart %+v, was %+v", e, before)
 	}
 	if e := b.endpoints()["default/new"]; e.Address != "" || e.State == "attached" {
 		t.Errorf("on a draining node: %+v", e)
@@ -276,7 +277,7 @@ func TestClusterLeaveByForce(t *testing.T) {
 	})
 	wantNoLoss(t, "left by force", lost)
 	if e := leader.endpoints()["default/stays"]; e.Address != stays.Address {
-		t.Errorf("what stays: %+v, was %+v", e, stays)
+		faults.Safety(t, "what stays: %+v, was %+v", e, stays)
 	}
 	for _, n := range rest {
 		n.committed(time.Now(), unique("after"))

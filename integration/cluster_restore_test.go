@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // subnets returns who has each subnet that somebody has, as n's replica says.
@@ -49,7 +50,10 @@ func (n *node) leased(eps ...endpoint) {
 			if err := json.Unmarshal([]byte(text), &a); err != nil {
 				return err
 			}
-			if a.Owner.Container != e.Container || a.State != "attached" && a.State != "bound" || a.Provisional {
+			switch {
+			case a.Owner.Container != e.Container:
+				return faults.Violation("%s is not %s's: %s", e.Address, e.Container, text)
+			case a.State != "attached" && a.State != "bound" || a.Provisional:
 				return fmt.Errorf("%s", text)
 			}
 			return nil
@@ -223,7 +227,7 @@ func TestClusterRecover(t *testing.T) {
 		t.Errorf("generation %d", g)
 	}
 	if e := c.await(eps[c].Container, "attached"); e.Address != eps[c].Address {
-		t.Errorf("%+v, was %+v", e, eps[c])
+		faults.Safety(t, "%+v, was %+v", e, eps[c])
 	}
 	c.leased(eps[a], eps[b], eps[c]) // those of the dead are not for others
 
@@ -251,7 +255,7 @@ func TestClusterRecover(t *testing.T) {
 	wantNoLoss(t, "recovery, seen from the node that was not known", lostD)
 	for _, n := range all {
 		if e := n.await(eps[n].Container, "attached"); e.Address != eps[n].Address {
-			t.Errorf("%+v, was %+v", e, eps[n])
+			faults.Safety(t, "%+v, was %+v", e, eps[n])
 		}
 	}
 	if s := c.subnets(); s["172.16.12.0/22"] != "d held" || len(s) != 4 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // startCluster makes a cluster of size nodes: one is made, the others join.
@@ -100,7 +102,7 @@ func TestThreeNodes(t *testing.T) {
 		id := fmt.Sprintf("c%s-%d", n.name, time.Now().UnixNano())
 		e := n.start(id)
 		if want := fmt.Sprintf("172.16.%d.2", 4*i); e.Address != want {
-			t.Errorf("%s has %s, want %s", id, e.Address, want)
+			faults.Safety(t, "%s has %s, want %s", id, e.Address, want)
 		}
 		eps = append(eps, e)
 	}
@@ -130,7 +132,7 @@ func TestThreeNodes(t *testing.T) {
 	nodes[2].startAgent()
 	nodes[2].cli("status", "--wait", "--timeout", "30s")
 	if e := nodes[2].await(eps[2].Container, "attached"); e.Address != eps[2].Address {
-		t.Errorf("after its return %+v, was %+v", e, eps[2])
+		faults.Safety(t, "after its return %+v, was %+v", e, eps[2])
 	}
 	sameState(t, nodes)
 }
@@ -139,7 +141,8 @@ func TestThreeNodes(t *testing.T) {
 func sameState(t *testing.T, nodes []*node) {
 	t.Helper()
 	nodes[0].eventually(quiet, "all nodes have the same state", func() error {
-		seen := map[string]string{}
+		seen, at := map[string]string{}, map[uint64]string{}
+		var differ error
 		for _, n := range nodes {
 			text, err := n.run("raft", "hash", "-o", "json")
 			if err != nil {
@@ -156,9 +159,13 @@ func sameState(t *testing.T, nodes []*node) {
 				return fmt.Errorf("%s", text)
 			}
 			seen[fmt.Sprintf("%s at %d", h.Hash, h.Index)] = n.name
+			if other := at[h.Index]; other != "" && other != h.Hash {
+				differ = faults.Violation("two states at index %d", h.Index)
+			}
+			at[h.Index] = h.Hash
 		}
 		if len(seen) != 1 {
-			return fmt.Errorf("%v", seen)
+			return errors.Join(differ, fmt.Errorf("%v", seen))
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // underLoad starts containers on every node, one after the other, until stop is called,
@@ -75,7 +76,7 @@ func TestClusterRollingUpgrade(t *testing.T) {
 		n.startAgent()
 		n.cli("status", "--wait", "--timeout", "30s")
 		if e := n.await(eps[i].Container, "attached"); e.Address != eps[i].Address {
-			t.Errorf("after the restart %+v, was %+v", e, eps[i])
+			faults.Safety(t, "after the restart %+v, was %+v", e, eps[i])
 		}
 		awaitVoters(t, nodes)
 		if out := nodes[0].cli("node", "ls", "--linearizable"); strings.Count(out, version) != i+1 {
@@ -90,13 +91,13 @@ func TestClusterRollingUpgrade(t *testing.T) {
 	for id, n := range started {
 		address := n.replicated(id)
 		if other, twice := seen[address]; twice {
-			t.Errorf("%s and %s both have %s", id, other, address)
+			faults.Safety(t, "%s and %s both have %s", id, other, address)
 		}
 		seen[address] = id
 	}
 	for i, n := range nodes {
 		if e := n.await(eps[i].Container, "attached"); e.Address != eps[i].Address {
-			t.Errorf("at the end %+v, was %+v", e, eps[i])
+			faults.Safety(t, "at the end %+v, was %+v", e, eps[i])
 		}
 	}
 	t.Logf("%d containers were started meanwhile, each has its lease", len(started))

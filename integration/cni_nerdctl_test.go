@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 const nerdctlRun = "../testdata/cni/nerdctl-run.txtar"
@@ -158,17 +159,19 @@ func TestNerdctlSequence(t *testing.T) {
 				t.Fatal(err)
 			}
 			if down := n.await("web", "bound"); down.Address != e.Address {
-				t.Errorf("stopped: %+v", down)
+				faults.Safety(t, "stopped: %+v", down)
 			}
 			h.calls(t, "3", "4")
 			if down := n.await("web", "bound"); down.Address != e.Address {
-				t.Errorf("after DEL: %+v", down)
+				faults.Safety(t, "after DEL: %+v", down)
 			}
 			if err := n.containerd.StartTask("default", "web"); err != nil {
 				t.Fatal(err)
 			}
-			if again := n.await("web", "attached"); again.Address != e.Address || again.Ready != "sync" {
-				t.Errorf("started again: %+v, before: %+v", again, e)
+			if again := n.await("web", "attached"); again.Address != e.Address {
+				faults.Safety(t, "started again: %+v, before: %+v", again, e)
+			} else if again.Ready != "sync" {
+				t.Errorf("started again: %+v", again)
 			}
 			if err := n.containerd.Remove("default", "web"); err != nil {
 				t.Fatal(err)

@@ -115,7 +115,7 @@ func wantBare(t *testing.T, what string, nodes []*node, before []bare) {
 	for i, n := range nodes {
 		n.eventually(quiet, what+": nothing is left on "+n.name, func() error {
 			if got := n.bare(); got != before[i] {
-				return fmt.Errorf("%+v, was %+v", got, before[i])
+				return fmt.Errorf("%+v, before %+v", got, before[i])
 			}
 			es, err := n.list()
 			if err != nil {

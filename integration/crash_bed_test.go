@@ -26,6 +26,7 @@ import (
 	"stellar.io/stellar/internal/failpoint/failctl"
 	"stellar.io/stellar/internal/nlx"
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // crashBinary is the program with failpoints, built when it is first needed.
@@ -120,9 +121,6 @@ func (b *crashBed) restart(extra ...string) {
 	b.cli("status", "--wait", "--timeout", "30s")
 }
 
-// key is what `endpoint ls` calls a container of the default namespace.
-func key(id string) string { return "default/" + id }
-
 // runs starts a labelled container and waits until it has its network.
 func (b *crashBed) runs(id string) {
 	b.t.Helper()
@@ -136,7 +134,7 @@ func (b *crashBed) settled(id string) {
 	e := b.await(id, "attached")
 	addr := netip.MustParseAddr(e.Address)
 	if had, ok := b.held[key(id)]; ok && had != addr {
-		b.t.Errorf("%s has %s, it was given %s", id, addr, had)
+		faults.Safety(b.t, "%s has %s, it was given %s", id, addr, had)
 	}
 	b.held[key(id)] = addr
 }
@@ -172,13 +170,16 @@ func (b *crashBed) checkAll(cooled bool) {
 		}
 		var errs []error
 		for name, e := range es {
-			if want, ok := b.held[name]; !ok || e.State != "attached" || e.Address != want.String() {
-				errs = append(errs, fmt.Errorf("%s is %s with %s, by right it has %v", name, e.State, e.Address, want))
+			switch want, ok := b.held[name]; {
+			case !ok || e.Address != want.String():
+				errs = append(errs, faults.Violation("%s is %s with %s, by right it has %v", name, e.State, e.Address, want))
+			case e.State != "attached":
+				errs = append(errs, fmt.Errorf("%s is %s", name, e.State))
 			}
 		}
 		for name := range b.held {
 			if _, ok := es[name]; !ok {
-				errs = append(errs, fmt.Errorf("%s is not listed", name))
+				errs = append(errs, faults.Violation("%s is not listed", name))
 			}
 		}
 		return errors.Join(append(errs, b.addresses(es), b.links(es), b.leases(cooled), b.files(), b.host0())...)
@@ -208,15 +209,15 @@ func (b *crashBed) addresses(es map[string]endpoint) error {
 		}
 		for _, a := range addrs {
 			if other, twice := seen[a]; twice {
-				errs = append(errs, fmt.Errorf("%s and %s both have %s", other, name, a))
+				errs = append(errs, faults.Violation("%s and %s both have %s", other, name, a))
 			}
 			seen[a] = name
 			if es[name].Address != a.String() {
-				errs = append(errs, fmt.Errorf("%s has %s in its namespace, listed is %q", name, a, es[name].Address))
+				errs = append(errs, faults.Violation("%s has %s in its namespace, listed is %q", name, a, es[name].Address))
 			}
 		}
 		if _, listed := es[name]; listed && len(addrs) != 1 {
-			errs = append(errs, fmt.Errorf("%s has %v in its namespace", name, addrs))
+			errs = append(errs, faults.Violation("%s has %v in its namespace", name, addrs))
 		}
 	}
 	return errors.Join(errs...)
@@ -291,12 +292,16 @@ func (b *crashBed) leases(cooled bool) error {
 		return err
 	}
 	for _, p := range report.Problems {
-		err = errors.Join(err, fmt.Errorf("ipam check: %s %s: %s", p.Kind, p.Address, p.Message))
+		err = errors.Join(err, faults.Violation("ipam check: %s %s: %s", p.Kind, p.Address, p.Message))
 	}
 	subnets, lsErr := b.api.Subnets(ctx)
 	for _, s := range subnets {
-		if s.Node == b.name && s.State == api.SubnetHeld && (s.Used != len(b.held) || cooled && s.Cooling != 0) {
-			err = errors.Join(err, fmt.Errorf("subnet %+v, held by right is %v", s, b.held))
+		switch {
+		case s.Node != b.name || s.State != api.SubnetHeld:
+		case s.Used != len(b.held):
+			err = errors.Join(err, faults.Violation("subnet %+v, held by right is %v", s, b.held))
+		case cooled && s.Cooling != 0:
+			err = errors.Join(err, fmt.Errorf("subnet %+v has not cooled off", s))
 		}
 	}
 	return errors.Join(err, lsErr)

@@ -165,8 +165,11 @@ func (b *faultBed) finish() verdict {
 	b.dropAll()
 	b.kernels.stop()
 	v := verdict{samples: b.kernels.samples, addresses: b.kernels.most}
+	for _, err := range b.kernels.errs {
+		b.t.Error(err)
+	}
 	for _, wrong := range b.kernels.wrong() {
-		b.t.Errorf("seen in the kernels: %s", wrong)
+		faults.Safety(b.t, "seen in the kernels: %s", wrong)
 	}
 	if v.samples < 10 || v.addresses < 2*len(b.nodes) {
 		b.t.Errorf("%d samples of at most %d addresses prove nothing", v.samples, v.addresses)
@@ -174,8 +177,11 @@ func (b *faultBed) finish() verdict {
 	for i, lost := range b.pings {
 		sent, missing := lost()
 		v.pings += sent
-		if missing > 0 || sent < 50 {
-			b.t.Errorf("%d of %d pings from %s lost", missing, sent, b.nodes[i].name)
+		if missing > 0 {
+			faults.Safety(b.t, "%d of %d pings from %s lost", missing, sent, b.nodes[i].name)
+		}
+		if sent < 50 {
+			b.t.Errorf("%d pings from %s prove nothing", sent, b.nodes[i].name)
 		}
 	}
 	b.atRest()
@@ -187,7 +193,7 @@ func (b *faultBed) finish() verdict {
 		}
 	}
 	for _, wrong := range judge(ops) {
-		b.t.Errorf("impossible: %s", wrong)
+		b.t.Error(wrong)
 	}
 	if v.acked < 50 {
 		b.t.Errorf("%d acknowledged calls prove nothing", v.acked)
@@ -215,7 +221,7 @@ func (b *faultBed) askAgain() {
 				return err
 			}
 			if known && was != "" && h.addr != was {
-				b.t.Errorf("lost: %s had %s, has %s", h.owner, was, h.addr)
+				faults.Safety(b.t, "lost: %s had %s, has %s", h.owner, was, h.addr)
 			}
 			return nil
 		})
@@ -234,13 +240,21 @@ func (b *faultBed) replicated() {
 				if err != nil {
 					return err
 				}
-				if a.Owner == nil || a.Owner.Container != h.owner || a.Provisional || a.State == api.AddressCooling {
-					return fmt.Errorf("%+v, owner %+v", a, a.Owner)
-				}
-				return nil
+				return holds(a, h.owner)
 			})
 		}
 	}
+}
+
+// holds returns nil when the owner has the address, replicated.
+func holds(a api.Address, owner string) error {
+	switch {
+	case a.Owner == nil || a.Owner.Container != owner || a.State == api.AddressCooling:
+		return faults.Violation("%s is not %s's: %+v, owner %+v", a.Address, owner, a, a.Owner)
+	case a.Provisional:
+		return fmt.Errorf("%+v", a)
+	}
+	return nil
 }
 
 // dropAll gives everything back.
@@ -261,13 +275,7 @@ func (b *faultBed) atRest() {
 			}
 			return nil
 		})
-		n.eventually(time.Minute, "`ipam check` of "+n.name+" is clean", func() error {
-			out, err := n.run("ipam", "check")
-			if err != nil {
-				return fmt.Errorf("%w\n%s", err, out)
-			}
-			return nil
-		})
+		n.eventually(time.Minute, "`ipam check` of "+n.name+" is clean", n.problems)
 		n.eventually(time.Minute, n.name+" has its container alone", func() error {
 			es, err := n.list()
 			if err != nil {
@@ -275,8 +283,11 @@ func (b *faultBed) atRest() {
 			}
 			was := b.steady[n]
 			e := es["default/"+was.Container]
-			if len(es) != 1 || e.State != "attached" || e.Address != was.Address || e.MAC != was.MAC || e.HostIfname != was.HostIfname {
-				return fmt.Errorf("%+v, was %+v alone", es, was)
+			if e.Address != was.Address || e.MAC != was.MAC || e.HostIfname != was.HostIfname {
+				return faults.Violation("%+v, was %+v", e, was)
+			}
+			if len(es) != 1 || e.State != "attached" {
+				return fmt.Errorf("%+v, want %+v alone", es, was)
 			}
 			return nil
 		})

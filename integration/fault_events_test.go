@@ -236,7 +236,7 @@ func (n *node) disorder(prefix string, steady endpoint) time.Duration {
 	})
 	took := time.Since(last)
 	if e := n.endpoints()["default/"+steady.Container]; e.Address != steady.Address || e.HostIfname != steady.HostIfname {
-		n.t.Errorf("%+v, was %+v", e, steady)
+		faults.Safety(n.t, "%+v, was %+v", e, steady)
 	}
 	for id := range want {
 		if id != steady.Container {

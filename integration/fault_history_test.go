@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 type opKind string
@@ -163,8 +165,8 @@ func perAddress(ops []operation) map[string][]operation {
 }
 
 // judge returns what cannot have happened had every address one owner at a time and
-// every owner one address until its del.
-func judge(ops []operation) (wrong []string) {
+// every owner one address until its del, or what could not be judged in time.
+func judge(ops []operation) (wrong []error) {
 	for _, part := range []struct {
 		what  string
 		model porcupine.Model
@@ -184,11 +186,19 @@ func judge(ops []operation) (wrong []string) {
 				for i, o := range ops {
 					lines[i] = o.String()
 				}
-				wrong = append(wrong, fmt.Sprintf("%s %s: %s:\n  %s", part.what, key, got, strings.Join(lines, "\n  ")))
+				wrong = append(wrong, verdictOf(got, "%s %s:\n  %s", part.what, key, strings.Join(lines, "\n  ")))
 			}
 		}
 	}
 	return wrong
+}
+
+// verdictOf is the error of a history that porcupine did not find possible.
+func verdictOf(got porcupine.CheckResult, what string, args ...any) error {
+	if got == porcupine.Illegal {
+		return faults.Violation("impossible: "+what, args...)
+	}
+	return fmt.Errorf("not judged in time: "+what, args...)
 }
 
 // TestFaultHistoryChecker: the judge of all histories sees what is wrong, and only that.
@@ -218,8 +228,14 @@ func TestFaultHistoryChecker(t *testing.T) {
 		{"another address after a del without an answer", []operation{add("a", "1", 0, 1), del("a", false, 2, 0), add("a", "2", 4, 5)}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := judge(tt.ops); len(got) != tt.wrong {
-				t.Errorf("judged %q, want %d", got, tt.wrong)
+			got := judge(tt.ops)
+			if len(got) != tt.wrong {
+				t.Errorf("judged %v, want %d", got, tt.wrong)
+			}
+			for _, err := range got {
+				if !faults.Final(err.Error()) {
+					t.Errorf("a second run excuses: %v", err)
+				}
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 
 	"stellar.io/stellar/api"
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // cniAdd is what a CNI client asks for a namespace that is no container's. It returns
@@ -82,10 +83,12 @@ func TestFaultReboot(t *testing.T) {
 	n.cli("status", "--wait", "--timeout", "30s")
 	for _, e := range []endpoint{restarted, idle} {
 		if now := n.await(e.Container, "bound"); now.Address != e.Address {
-			t.Errorf("%+v, was %+v", now, e)
+			faults.Safety(t, "%+v, was %+v", now, e)
 		}
 	}
-	if now := n.await("stellar/pod", "bound"); now.Address != attached || !strings.Contains(now.Reason, "started anew") {
+	if now := n.await("stellar/pod", "bound"); now.Address != attached {
+		faults.Safety(t, "the pod: %+v, it had %s", now, attached)
+	} else if !strings.Contains(now.Reason, "started anew") {
 		t.Errorf("the pod: %+v", now)
 	}
 	if out, err := pod.Output("ip", "link", "show", "eth0"); err == nil {
@@ -95,11 +98,11 @@ func TestFaultReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if now := n.await(restarted.Container, "attached"); now.Address != restarted.Address {
-		t.Errorf("%+v, was %+v", now, restarted)
+		faults.Safety(t, "%+v, was %+v", now, restarted)
 	}
 	other := n.start(unique("other"))
 	if other.Address == idle.Address || other.Address == attached {
-		t.Errorf("a new container got a kept address: %+v", other)
+		faults.Safety(t, "a new container got a kept address: %+v", other)
 	}
 	if out := n.cli("endpoint", "ls"); !strings.Contains(out, idle.Container) || !strings.Contains(out, idle.Address) {
 		t.Errorf("endpoint ls:\n%s", out)

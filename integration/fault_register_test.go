@@ -46,7 +46,7 @@ var registerModel = porcupine.NondeterministicModel{
 }
 
 // stale returns the blocks whose reads cannot be explained, and how many reads there were.
-func stale(all []access) (blocks []string, reads int) {
+func stale(all []access) (blocks []error, reads int) {
 	per := map[string][]porcupine.Operation{}
 	for _, a := range all {
 		op := porcupine.Operation{Input: a, Call: a.call, Return: a.ret}
@@ -62,11 +62,11 @@ func stale(all []access) (blocks []string, reads int) {
 	}
 	for block, ops := range per {
 		if got := porcupine.CheckOperationsTimeout(registerModel.ToModel(), ops, time.Minute); got != porcupine.Ok {
-			text := fmt.Sprintf("%s: %s", block, got)
+			text := ""
 			for _, o := range ops {
 				text += fmt.Sprintf("\n  %+v", o.Input)
 			}
-			blocks = append(blocks, text)
+			blocks = append(blocks, verdictOf(got, "reads of %s:%s", block, text))
 		}
 	}
 	return blocks, reads
@@ -90,7 +90,7 @@ func TestFaultRegisterChecker(t *testing.T) {
 		{"without an answer", []access{w("1", false, 0, 0), r("", 2, 3), r("1", 4, 5)}, 0},
 	} {
 		if got, _ := stale(tt.all); len(got) != tt.wrong {
-			t.Errorf("%s: %q, want %d", tt.name, got, tt.wrong)
+			t.Errorf("%s: %v, want %d", tt.name, got, tt.wrong)
 		}
 	}
 }
@@ -195,7 +195,7 @@ func (r *register) judge() (reads, written int) {
 	r.mu.Unlock()
 	blocks, reads := stale(all)
 	for _, b := range blocks {
-		r.b.t.Errorf("stale read: %s", b)
+		r.b.t.Error(b)
 	}
 	seen := map[string]bool{}
 	for _, a := range all {

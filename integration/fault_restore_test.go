@@ -71,11 +71,11 @@ func wantHeld(ctx context.Context, c *client.Client, pods []pod) error {
 			return err
 		}
 		a, err := c.Address(ctx, addr)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case a.Owner == nil || a.Owner.Container != p.id || a.State != api.AddressAttached && a.State != api.AddressBound || a.Provisional:
-			return fmt.Errorf("%s is not %s's: %+v", p.address, p.id, a)
+		}
+		if err := holds(a, p.id); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -197,7 +197,7 @@ func TestFaultBackupRestore(t *testing.T) {
 		seen := map[string]string{}
 		for _, p := range pods {
 			if other := seen[p.address]; other != "" {
-				t.Errorf("%s has the address of %s: %s", p.id, other, p.address)
+				faults.Safety(t, "%s has the address of %s: %s", p.id, other, p.address)
 			}
 			seen[p.address] = p.id
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // TestRemovedNodeReturns: a node that was removed while it was away finds itself
@@ -42,7 +43,7 @@ func TestRemovedNodeReturns(t *testing.T) {
 	})
 	// Its lease is replicated to nobody any more.
 	if e := c.awaitLong("old", "provisional"); e.Address != old.Address {
-		t.Errorf("the old endpoint: %+v, was %+v", e, old)
+		faults.Safety(t, "the old endpoint: %+v, was %+v", e, old)
 	}
 	c.reaches("old", "172.16.8.1")
 	if out := a.cli("ipam", "ls"); !strings.Contains(out, "quarantined") {

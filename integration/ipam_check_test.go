@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // report is the file of `ipam check --report`.
@@ -149,7 +151,7 @@ func TestIpamCheckEveryNode(t *testing.T) {
 	})
 	for _, n := range nodes {
 		if e := n.await(eps[n].Container, "attached"); e.Address != eps[n].Address {
-			t.Errorf("%+v, was %+v", e, eps[n])
+			faults.Safety(t, "%+v, was %+v", e, eps[n])
 		}
 	}
 	if text := b.cli("ipam", "show", stopped.Address); !strings.Contains(text, "cooling") && !strings.Contains(text, "free") {

@@ -18,6 +18,7 @@ import (
 	"stellar.io/stellar/internal/nlx"
 	"stellar.io/stellar/internal/nsx"
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // ownAddr is an address of the plan in a process's /proc/PID/net/fib_trie.
@@ -36,6 +37,7 @@ type kernels struct {
 
 	samples, most int // written until done is closed; most addresses seen at once
 	seen          map[string]bool
+	errs          []error // where it could not look
 }
 
 // place is a network namespace that may have addresses of the plan.
@@ -115,7 +117,10 @@ func (k *kernels) judge(t testing.TB) {
 	k.stop()
 	t.Logf("%d samples, up to %d addresses at once", k.samples, k.most)
 	for _, wrong := range k.wrong() {
-		t.Errorf("SAFETY: seen in the kernels: %s", wrong)
+		faults.Safety(t, "seen in the kernels: %s", wrong)
+	}
+	for _, err := range k.errs {
+		t.Error(err)
 	}
 	if !t.Failed() && (k.samples < 5 || k.most < 2) {
 		t.Errorf("%d samples with at most %d addresses prove nothing", k.samples, k.most)
@@ -143,7 +148,7 @@ func (k *kernels) nextHops() {
 	for i, h := range k.hosts {
 		routes, err := h.conn.MainRoutes()
 		if err != nil {
-			k.seen["cannot look at "+k.nodes[i].name+": "+err.Error()] = true
+			k.errs = append(k.errs, fmt.Errorf("look at %s: %w", k.nodes[i].name, err))
 		}
 		for _, r := range routes {
 			if r.Protocol != 147 || !r.Via.IsValid() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 func TestTaskRestartKeepsAddress(t *testing.T) {
@@ -20,13 +21,13 @@ func TestTaskRestartKeepsAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e := n.await("a", "bound"); e.Address != first.Address {
-			t.Errorf("without a task: %s, want %s", e.Address, first.Address)
+			faults.Safety(t, "without a task: %s, want %s", e.Address, first.Address)
 		}
 		if err := n.containerd.StartTask("default", "a"); err != nil {
 			t.Fatal(err)
 		}
 		if e := n.await("a", "attached"); e.Address != first.Address || e.MAC != first.MAC {
-			t.Errorf("after restart: %+v, was %+v", e, first)
+			faults.Safety(t, "after restart: %+v, was %+v", e, first)
 		}
 		n.reaches("b", first.Address)
 	}
@@ -43,8 +44,11 @@ func TestAgentKilled(t *testing.T) {
 		n.cli("status", "--wait", "--timeout", "30s")
 		for id, before := range map[string]endpoint{"a": a, "b": b} {
 			after := n.await(id, "attached")
-			if after.Address != before.Address || after.HostIfname != before.HostIfname || after.Ready != "adopted" {
-				t.Errorf("%s is %+v, was %+v", id, after, before)
+			if after.Address != before.Address || after.HostIfname != before.HostIfname {
+				faults.Safety(t, "%s is %+v, was %+v", id, after, before)
+			}
+			if after.Ready != "adopted" {
+				t.Errorf("%s is %+v, not adopted", id, after)
 			}
 		}
 	}
@@ -61,7 +65,7 @@ func TestAgentKilled(t *testing.T) {
 		t.Errorf("grade %q of a container that ran before the agent, want late", c.Ready)
 	}
 	if c.Address == a.Address || c.Address == b.Address {
-		t.Errorf("%s was given again", c.Address)
+		faults.Safety(t, "%s was given again", c.Address)
 	}
 	n.await("a", "")
 	n.reaches("b", c.Address)
@@ -109,7 +113,7 @@ func TestContainerdKilled(t *testing.T) {
 	wantNoLoss(t, "containerd killed", lost)
 	for id, before := range map[string]endpoint{"a": a, "b": b} {
 		if after := n.await(id, "attached"); after.Address != before.Address || after.HostIfname != before.HostIfname {
-			t.Errorf("%s is %+v, was %+v", id, after, before)
+			faults.Safety(t, "%s is %+v, was %+v", id, after, before)
 		}
 	}
 	n.start("d")
@@ -171,7 +175,7 @@ func TestExecsCauseNothing(t *testing.T) {
 		t.Errorf("execs caused events:\n%s\nbefore:\n%s", after, history)
 	}
 	if after := n.await("a", "attached"); after != before {
-		t.Errorf("endpoint %+v, was %+v", after, before)
+		faults.Safety(t, "endpoint %+v, was %+v", after, before)
 	}
 	_ = b
 }
@@ -218,7 +222,7 @@ func TestRecordDeletedWhileTaskRuns(t *testing.T) {
 		return nil
 	})
 	if c := n.start("c"); c.Address == a.Address {
-		t.Errorf("%s was given to another", c.Address)
+		faults.Safety(t, "%s was given to another", c.Address)
 	}
 	wantNoLoss(t, "record deleted", lost)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // fingerprint is everything of a host that Stellar must not change for a
@@ -126,7 +127,7 @@ func TestSharedNamespace(t *testing.T) {
 	other := n.start("other")
 	n.runContainer(testx.Run{ID: "b", Labels: networked(), NetNSPath: fmt.Sprintf("/proc/%d/ns/net", pid)})
 	if b := n.await("b", "shared"); b.Address != a.Address {
-		t.Errorf("shares %s, want %s", b.Address, a.Address)
+		faults.Safety(t, "shares %s, want %s", b.Address, a.Address)
 	}
 	if out, err := n.exec("b", "ip", "-o", "link"); err != nil || strings.Count(out, "eth0") != 1 || strings.Contains(out, "stellar0") {
 		t.Errorf("interfaces: %v\n%s", err, out)
@@ -140,7 +141,7 @@ func TestSharedNamespace(t *testing.T) {
 	_ = n.stopAgent(syscall.SIGKILL)
 	n.startAgent()
 	if b := n.await("b", "shared"); b.Address != a.Address {
-		t.Errorf("after a restart: %+v", b)
+		faults.Safety(t, "after a restart: %+v", b)
 	}
 	n.reaches("other", a.Address)
 	if err := n.containerd.Remove("default", "b"); err != nil {
@@ -175,7 +176,7 @@ func TestContainerWithANetworkOfItsOwn(t *testing.T) {
 	_ = n.stopAgent(syscall.SIGKILL)
 	n.startAgent()
 	if after := n.await("a", "attached"); after.Address != a.Address || after.HostIfname != a.HostIfname {
-		t.Errorf("after a restart %+v, was %+v", after, a)
+		faults.Safety(t, "after a restart %+v, was %+v", after, a)
 	}
 }
 
@@ -234,7 +235,7 @@ func TestContainerdKilledDuringBurst(t *testing.T) {
 	seen := map[string]string{}
 	for id, e := range n.endpoints() {
 		if other, twice := seen[e.Address]; twice && e.Address != "" {
-			t.Errorf("%s and %s have %s", id, other, e.Address)
+			faults.Safety(t, "%s and %s have %s", id, other, e.Address)
 		}
 		seen[e.Address] = id
 	}

@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // TestRepair: whatever of ours others break is put right within two seconds.
@@ -88,7 +90,7 @@ func TestCleanup(t *testing.T) {
 	// The next agent attaches again what still runs.
 	n.startAgent()
 	if e := n.await("a", "attached"); e.Address != a.Address {
-		t.Errorf("address %s, want %s", e.Address, a.Address)
+		faults.Safety(t, "address %s, want %s", e.Address, a.Address)
 	}
 	n.reaches("a", "172.16.0.1")
 }

@@ -73,8 +73,10 @@ func TestRouted(t *testing.T) {
 		_ = n.stopAgent(syscall.SIGKILL)
 		n.startAgent()
 		n.cli("status", "--wait", "--timeout", "30s")
-		if e := n.await("a", "attached"); e.Address != a.Address || e.HostIfname != a.HostIfname || e.Ready != "adopted" {
-			t.Errorf("after a restart %+v, was %+v", e, a)
+		if e := n.await("a", "attached"); e.Address != a.Address || e.HostIfname != a.HostIfname {
+			faults.Safety(t, "after a restart %+v, was %+v", e, a)
+		} else if e.Ready != "adopted" {
+			t.Errorf("after a restart %+v, not adopted", e)
 		}
 	}
 	wantNoLoss(t, "agent killed three times, routed", lost)
@@ -149,7 +151,7 @@ func TestRoutedCleanup(t *testing.T) {
 	}
 	n.startAgent() // the next agent attaches again what still runs
 	if e := n.await("a", "attached"); e.Address != a.Address {
-		t.Errorf("address %s, want %s", e.Address, a.Address)
+		faults.Safety(t, "address %s, want %s", e.Address, a.Address)
 	}
 	n.reaches("a", "192.0.2.254")
 }
@@ -178,7 +180,7 @@ func TestMixedModes(t *testing.T) {
 		for k := range 2 {
 			e := n.start(fmt.Sprintf("%s%d", n.name, k+1))
 			if want := fmt.Sprintf("172.16.%d.%d", 4*i, first+k); e.Address != want {
-				t.Errorf("%s has %s, want %s", e.Container, e.Address, want)
+				faults.Safety(t, "%s has %s, want %s", e.Container, e.Address, want)
 			}
 			eps = append(eps, e)
 		}
@@ -279,7 +281,7 @@ func TestModeChange(t *testing.T) {
 	restart(config.ModeRouted)
 	n.awaitStatus("mode ERR", "1 addresses in use", "node drain")
 	if e := n.await("a", "attached"); e.Address != a.Address || e.Ready != "adopted" {
-		t.Errorf("it was not left alone: %+v", e)
+		faults.Safety(t, "it was not left alone: %+v", e)
 	}
 	b := n.start("b")
 	n.reaches("b", a.Address)
@@ -395,7 +397,7 @@ func TestModeOfWhatRuns(t *testing.T) {
 	}
 	b.awaitStatus("mode ERR", "bridge, for containers run in that mode", "node drain")
 	if e := b.await("two", "attached"); e.Address != two.Address {
-		t.Errorf("%+v, was %+v", e, two)
+		faults.Safety(t, "%+v, was %+v", e, two)
 	}
 	b.start("three")
 	b.reaches("three", one.Address)

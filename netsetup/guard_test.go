@@ -18,6 +18,7 @@ import (
 
 	"stellar.io/stellar/internal/nsx"
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // forgedFrames is how many of each kind are sent.
@@ -144,14 +145,14 @@ func TestForged(t *testing.T) {
 		}
 		for kind, seen := range s.attack(forgedFrames, func() {}) {
 			if seen > 0 {
-				t.Errorf("agent %s: %s: %d of %d passed", agent, kind, seen, forgedFrames)
+				faults.Safety(t, "agent %s: %s: %d of %d passed", agent, kind, seen, forgedFrames)
 			}
 		}
 	}
 	_ = ping.Process.Signal(unix.SIGINT)
 	_ = ping.Wait()
 	if !strings.Contains(out.String(), " 0% packet loss") {
-		t.Errorf("legal packets lost: %s", out)
+		faults.Safety(t, "legal packets lost: %s", out)
 	}
 	s.quiet()
 }
@@ -208,7 +209,7 @@ func TestForgedDuringRestarts(t *testing.T) {
 	}()
 	for kind, seen := range s.attack(2000, func() {}) {
 		if seen > 0 {
-			t.Errorf("%s: %d passed", kind, seen)
+			faults.Safety(t, "%s: %d passed", kind, seen)
 		}
 	}
 	cancel()
@@ -216,7 +217,7 @@ func TestForgedDuringRestarts(t *testing.T) {
 	_ = ping.Process.Signal(unix.SIGINT)
 	_ = ping.Wait()
 	if !strings.Contains(out.String(), " 0% packet loss") {
-		t.Errorf("legal packets lost: %s", out)
+		faults.Safety(t, "legal packets lost: %s", out)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"stellar.io/stellar/internal/firewall"
 	"stellar.io/stellar/internal/nlx"
 	"stellar.io/stellar/internal/testx/broken"
+	"stellar.io/stellar/internal/testx/faults"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 	"stellar.io/stellar/routes"
@@ -271,7 +272,7 @@ func TestJudge(t *testing.T) {
 				}
 			}
 			if !slices.Equal(got, tt.want) {
-				t.Errorf("got %v, want %v\n%+v", got, tt.want, found)
+				faults.Safety(t, "got %v, want %v\n%+v", got, tt.want, found)
 			}
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stellar.io/stellar/internal/nlx"
+	"stellar.io/stellar/internal/testx/faults"
 	"stellar.io/stellar/ipam"
 	"stellar.io/stellar/netsetup"
 	"stellar.io/stellar/routes"
@@ -96,7 +97,7 @@ func TestJudgeRouted(t *testing.T) {
 				said += found.Message + "\n"
 			}
 			if got := strings.Join(codes, " "); got != tt.want || !strings.Contains(said, tt.says) {
-				t.Errorf("codes %q, want %q with %q:\n%s", got, tt.want, tt.says, said)
+				faults.Safety(t, "codes %q, want %q with %q:\n%s", got, tt.want, tt.says, said)
 			}
 		})
 	}
