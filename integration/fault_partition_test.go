@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -105,7 +106,7 @@ func TestFaultSlowLinks(t *testing.T) {
 	var links *slowLinks
 	b := startFaults(t, 3, faultOptions{before: func(nodes []*node) { links = newSlowLinks(t, nodes) }})
 	b.load()
-	var took []time.Duration
+	var took, before []time.Duration
 	read := func() time.Duration {
 		leader, others := leaderIn(t, b.nodes, b.nodes[0])
 		began := time.Now()
@@ -114,7 +115,9 @@ func TestFaultSlowLinks(t *testing.T) {
 		}
 		return time.Since(began)
 	}
-	quick := read()
+	for range 15 {
+		before = append(before, read())
+	}
 	acked := 0
 	for range rounds {
 		since := b.hist.now()
@@ -131,13 +134,10 @@ func TestFaultSlowLinks(t *testing.T) {
 		acked += b.hist.acked("", since)
 		b.settled()
 	}
-	var sum time.Duration
-	for _, d := range took {
-		sum += d
+	// The fastest of each: what else the machine does comes on top of both.
+	slow, quick := slices.Min(took), slices.Min(before)
+	if slow < quick+50*time.Millisecond {
+		t.Errorf("the fastest read took %s, %s over quick links: they are not slow", slow, quick)
 	}
-	mean := sum / time.Duration(len(took))
-	if mean < quick+100*time.Millisecond {
-		t.Errorf("a read took %s, %s over quick links: they are not slow", mean, quick)
-	}
-	faults.Report(t, faults.Both, "slow links, 75 ± 50 ms each way", "%d × %s: %d calls acknowledged meanwhile, a linearizable read %s (%s before); %s", rounds, length, acked, mean.Round(time.Millisecond), quick.Round(time.Millisecond), b.finish())
+	faults.Report(t, faults.Both, "slow links, 75 ± 50 ms each way", "%d × %s: %d calls acknowledged meanwhile, the fastest linearizable read %s (%s before); %s", rounds, length, acked, slow.Round(time.Millisecond), quick.Round(time.Millisecond), b.finish())
 }
