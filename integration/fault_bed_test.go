@@ -144,13 +144,13 @@ func (b *faultBed) settled() {
 	}
 }
 
-// verdict is what a test has found.
+// verdict is what a test has found; it is shown only if nothing was wrong.
 type verdict struct {
-	ops, acked, samples, addresses, pings int
+	ops, acked, samples, addresses, pings, missing int
 }
 
 func (v verdict) String() string {
-	return fmt.Sprintf("%d calls, %d acknowledged: 0 lost, 0 doubled (porcupine; %d samples of all kernels); 0 of %d pings lost", v.ops, v.acked, v.samples, v.pings)
+	return fmt.Sprintf("%d calls, %d acknowledged: 0 lost, 0 doubled (porcupine; %d samples of all kernels); %d of %d pings lost", v.ops, v.acked, v.samples, v.missing, v.pings)
 }
 
 // finish ends the load and fails the test unless everything promised holds: what
@@ -176,7 +176,7 @@ func (b *faultBed) finish() verdict {
 	}
 	for i, lost := range b.pings {
 		sent, missing := lost()
-		v.pings += sent
+		v.pings, v.missing = v.pings+sent, v.missing+missing
 		if missing > 0 {
 			faults.Safety(b.t, "%d of %d pings from %s lost", missing, sent, b.nodes[i].name)
 		}

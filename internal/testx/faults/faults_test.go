@@ -7,8 +7,11 @@ import (
 
 type recorder struct {
 	testing.TB
-	lines []string
+	failed bool
+	lines  []string
 }
+
+func (r *recorder) Failed() bool { return r.failed }
 
 func (r *recorder) Logf(format string, args ...any) {
 	r.lines = append(r.lines, "    x_test.go:7: "+fmt.Sprintf(format, args...)+"\n")
@@ -21,6 +24,10 @@ func TestRow(t *testing.T) {
 	got, ok := ParseRow(r.lines[0])
 	if want := (Row{Bed: Namespaces, What: "kill -9, 3 nodes", Figure: "20 kills | 0 lost"}); !ok || got != want {
 		t.Errorf("ParseRow(%q) = %+v, %t", r.lines[0], got, ok)
+	}
+	r.failed = true
+	if Report(r, Namespaces, "kill -9, 3 nodes", "0 lost"); len(r.lines) > 1 {
+		t.Errorf("a test that has failed reports %q", r.lines[1])
 	}
 	for _, line := range []string{"", "--- PASS: TestFaultX (0.00s)", "x_test.go:7: fault row: no columns"} {
 		if row, ok := ParseRow(line); ok {
