@@ -170,13 +170,9 @@ func (n *node) args(extra ...string) []string {
 	return append(append(args, n.flags...), extra...)
 }
 
-// modeEnv names the mode in which the fault suite is run: bridge, routed, or mixed, in
-// which every second node has a bridge.
-const modeEnv = "STELLAR_TEST_MODE"
-
 // suiteMode is the mode of a host's agents, "" where the suite has none.
 func suiteMode(host int) string {
-	mode := os.Getenv(modeEnv)
+	mode := os.Getenv(faults.EnvMode)
 	if mode == "mixed" {
 		mode = []string{config.ModeRouted, config.ModeBridge}[host%2]
 	}

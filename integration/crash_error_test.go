@@ -56,7 +56,7 @@ func TestFaultErrors(t *testing.T) {
 	b, n := newLoneBed(t), 0
 	b.mayLog = "injected failure"
 	fails := failing()
-	for _, c := range nodeCrashes {
+	for _, c := range inOrder(t, nodeCrashes) {
 		for _, p := range c.reach {
 			if fails[p] && slices.Contains(disturbed, c.op) {
 				b.each(t, c.op, p, func() { b.bears(p, failctl.Error, 0, c.make(b)) })
@@ -76,7 +76,7 @@ const slow = 700 * time.Millisecond
 // TestFaultDelays: each of the same steps takes longer once than a commit is waited for.
 func TestFaultDelays(t *testing.T) {
 	b, n := newLoneBed(t), 0
-	for _, c := range nodeCrashes {
+	for _, c := range inOrder(t, nodeCrashes) {
 		for _, p := range c.reach {
 			if slices.Contains(disturbed, c.op) {
 				b.each(t, c.op, p, func() { b.bears(p, failctl.Sleep, slow, c.make(b)) })

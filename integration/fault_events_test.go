@@ -55,12 +55,15 @@ type containerdProxy struct {
 	passed, dropped atomic.Int64
 	count           atomic.Int64 // since the trouble began
 	wg              sync.WaitGroup
+
+	mu  sync.Mutex // guards rng
+	rng *rand.Rand
 }
 
 // newContainerdProxy serves containerd's API on a new socket, whose path it returns.
-func newContainerdProxy(t *testing.T, address string) (*containerdProxy, string) {
+func newContainerdProxy(t *testing.T, address string, rng *rand.Rand) (*containerdProxy, string) {
 	t.Helper()
-	p := &containerdProxy{}
+	p := &containerdProxy{rng: rng}
 	p.trouble.Store(&eventTrouble{})
 	var err error
 	if p.conn, err = grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -142,17 +145,19 @@ func (p *containerdProxy) handle(_ any, in grpc.ServerStream) error {
 // fate says when an event arrives, if at all.
 func (p *containerdProxy) fate() (waits []time.Duration) {
 	is := p.trouble.Load()
-	if nth := p.count.Add(1); nth == is.lost || rand.IntN(100) < is.drop {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if nth := p.count.Add(1); nth == is.lost || p.rng.IntN(100) < is.drop {
 		p.dropped.Add(1)
 		return nil
 	}
 	p.passed.Add(1)
 	waits = []time.Duration{0}
 	if is.late > 0 {
-		waits[0] = rand.N(is.late)
+		waits[0] = time.Duration(p.rng.Int64N(int64(is.late)))
 	}
 	if is.twice {
-		waits = append(waits, waits[0]+rand.N(200*time.Millisecond))
+		waits = append(waits, waits[0]+time.Duration(p.rng.Int64N(int64(200*time.Millisecond))))
 	}
 	return waits
 }
@@ -160,17 +165,18 @@ func (p *containerdProxy) fate() (waits []time.Duration) {
 // TestFaultEvents: whatever happens to its events, an agent that lists every 30 s has
 // all in order by the next listing; what runs on keeps its address throughout.
 func TestFaultEvents(t *testing.T) {
-	faults.Seed(t, "./integration")
+	rng := rand.New(rand.NewPCG(faults.Seed(t, "./integration"), 0))
 	n := startNode(t, nodeOptions{noAgent: true})
-	proxy, path := newContainerdProxy(t, n.containerd.Address)
+	proxy, path := newContainerdProxy(t, n.containerd.Address, rng)
 	n.flags = append(n.flags, "--containerd-address", path)
 	n.startAgent("--init")
 	n.cli("status", "--wait", "--timeout", "30s")
 	const relist = 30 * time.Second
 	watchKernels(t, n)
 	steady := n.start("steady")
+	one := 1 + rng.Int64N(20)
 	for _, trouble := range []eventTrouble{
-		{name: "1% dropped", drop: 1, lost: 1 + rand.Int64N(20)}, // of some 40: one at least
+		{name: "1% dropped", drop: 1, lost: one}, // of some 40: one at least
 		{name: "half dropped", drop: 50},
 		{name: "all dropped", drop: 100},
 		{name: "all doubled", twice: true},

@@ -50,7 +50,7 @@ func run(shard string, atOnce int, list bool) error {
 		if units, err = part(long(tests), shard); err != nil {
 			return err
 		}
-		if l, err = openLedger(filepath.Join(".cache", "faults", os.Getenv("STELLAR_TEST_MODE"))); err != nil {
+		if l, err = openLedger(filepath.Join(".cache", "faults", os.Getenv(faults.EnvMode))); err != nil {
 			return err
 		}
 	}

@@ -145,7 +145,10 @@ func (s *suite) finish(o outcome, log string) {
 	if o.failed {
 		s.failed++
 		s.logs[u.String()] = log
-		fmt.Fprintf(s.out, "%s\n%s\n", log, faults.Replay(u.name, u.pkg, max(1, u.seed), u.long))
+		fmt.Fprintln(s.out, log)
+		if !strings.Contains(log, faults.ReplayMark) { // who draws a seed says which
+			fmt.Fprintln(s.out, faults.Replay(u.name, u.pkg, max(1, u.seed), u.long))
+		}
 	} else if err := s.ledger.note(u); err != nil {
 		s.err = errors.Join(s.err, err)
 	}

@@ -16,6 +16,9 @@ const (
 	EnvSeed = "STELLAR_SEED"
 	// EnvLong asks, when it is not empty, for the figures of `make test-faults-long`.
 	EnvLong = "STELLAR_FAULT_LONG"
+	// EnvMode is the mode in which nodes attach: bridge, routed, or mixed, in which
+	// every second node has a bridge; none: each test's own.
+	EnvMode = "STELLAR_TEST_MODE"
 )
 
 // Bed says on what a row was measured.
@@ -65,14 +68,20 @@ func Seed(t TB, pkg string) uint64 {
 	return seed
 }
 
-// Replay is the command that repeats a test's run.
+// ReplayMark begins the line that says how a run is repeated.
+const ReplayMark = "replay: "
+
+// Replay is the line with the command that repeats a test's run.
 func Replay(test, pkg string, seed uint64, long bool) string {
 	name, _, _ := strings.Cut(test, "/")
 	extra := ""
 	if long {
 		extra = " " + EnvLong + "=1"
 	}
-	return fmt.Sprintf("replay: %s=%d%s go test -tags hashicorpmetrics -race -v -timeout 60m -run '^%s$' %s", EnvSeed, seed, extra, name, pkg)
+	if mode := os.Getenv(EnvMode); mode != "" {
+		extra += " " + EnvMode + "=" + mode
+	}
+	return fmt.Sprintf(ReplayMark+"%s=%d%s go test -tags hashicorpmetrics -race -v -timeout 60m -run '^%s$' %s", EnvSeed, seed, extra, name, pkg)
 }
 
 // rowMark begins the line of a log that is a row of the table.

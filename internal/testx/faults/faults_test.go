@@ -42,7 +42,8 @@ func TestReplay(t *testing.T) {
 	if seed := Seed(t, "./x"); seed != 7 {
 		t.Errorf("seed %d", seed)
 	}
-	want := "replay: STELLAR_SEED=7 STELLAR_FAULT_LONG=1 go test -tags hashicorpmetrics -race -v -timeout 60m -run '^TestFaultX$' ./x"
+	t.Setenv(EnvMode, "mixed")
+	want := "replay: STELLAR_SEED=7 STELLAR_FAULT_LONG=1 STELLAR_TEST_MODE=mixed go test -tags hashicorpmetrics -race -v -timeout 60m -run '^TestFaultX$' ./x"
 	if got := Replay("TestFaultX/with_a_part", "./x", 7, true); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
