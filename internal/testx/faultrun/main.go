@@ -6,10 +6,11 @@
 //
 // The long run is made of units, each a test with a seed or in its long form. A
 // finished unit is noted under .cache/faults for the commit it ran on and not run
-// again; a shard ends before its hour is over and says what is left.
+// again; a shard begins no unit that may outlast its hour and says what is left.
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"stellar.io/stellar/internal/testx/faults"
 )
@@ -128,25 +130,36 @@ func short(tests []test) (units []unit) {
 	return units
 }
 
-// rounds says how often tests run for the long figures, each time with another seed; a
-// test that is not here runs once in its long form.
-var rounds = map[string]struct {
-	runs int
-	long bool
-}{
+// round says how often a test runs for the long figures, each time with another seed.
+type round struct {
+	runs  int
+	long  bool
+	takes time.Duration // at most, beside another; 0: usual
+}
+
+// How long a unit may take when its round does not say it.
+const (
+	usual     = 6 * time.Minute
+	usualLong = 20 * time.Minute
+)
+
+// rounds has the tests that run more than once, or otherwise than in their long form.
+var rounds = map[string]round{
 	"TestFaultKillThree":       {runs: 50}, // 20 kills each
 	"TestFaultKillFive":        {runs: 50},
-	"TestFaultPartitions":      {runs: 50}, // each class twice
+	"TestFaultFollowersKilled": {runs: 20}, // 20 kills each
+	"TestFaultFollowersApart":  {runs: 20},
+	"TestFaultPartitions":      {runs: 50, takes: 8 * time.Minute}, // each class twice
 	"TestFaultSlowLinks":       {runs: 50},
 	"TestFaultPauses":          {runs: 20}, // 10 pauses each
 	"TestFaultRestarts":        {runs: 13}, // 4 of each
-	"TestFaultContainerdAway":  {runs: 50, long: true},
+	"TestFaultContainerdAway":  {runs: 50, long: true, takes: 8 * time.Minute},
 	"TestFaultClockJumps":      {runs: 20},
-	"TestFaultEvents":          {runs: 10},
+	"TestFaultEvents":          {runs: 10, takes: 10 * time.Minute},
 	"TestFaultDiskTrouble":     {runs: 20},
 	"TestFaultDiskHang":        {runs: 20},
 	"TestFaultPowerLoss":       {runs: 20},
-	"TestFaultCrashNode":       {runs: 50},
+	"TestFaultCrashNode":       {runs: 50, takes: 10 * time.Minute},
 	"TestFaultCrashFirstDay":   {runs: 50},
 	"TestFaultCrashForward":    {runs: 50},
 	"TestFaultCrashJoin":       {runs: 50},
@@ -154,8 +167,19 @@ var rounds = map[string]struct {
 	"TestFaultErrors":          {runs: 50},
 	"TestFaultHistoryChecker":  {runs: 1}, // judges the judge
 	"TestFaultRegisterChecker": {runs: 1},
-	"TestFaultRaft":            {runs: 100, long: true},
+	"TestFaultRaft":            {runs: 100, long: true, takes: usual},
 	"TestFaultBackupRestore":   {runs: 20},
+}
+
+// takes is how long the unit may take at most.
+func (u unit) takes() time.Duration {
+	switch r := rounds[u.name]; {
+	case r.takes > 0:
+		return r.takes
+	case u.long:
+		return usualLong
+	}
+	return usual
 }
 
 func long(tests []test) (units []unit) {
@@ -171,7 +195,7 @@ func long(tests []test) (units []unit) {
 	return units
 }
 
-// part returns the i-th of n parts of units, for "i/n".
+// part returns the i-th of n parts of units, for "i/n", those that take long first.
 func part(units []unit, shard string) ([]unit, error) {
 	var i, n int
 	if _, err := fmt.Sscanf(shard, "%d/%d", &i, &n); err != nil || i < 1 || i > n || fmt.Sprintf("%d/%d", i, n) != shard {
@@ -183,5 +207,6 @@ func part(units []unit, shard string) ([]unit, error) {
 			out = append(out, u)
 		}
 	}
+	slices.SortStableFunc(out, func(a, b unit) int { return cmp.Compare(b.takes(), a.takes()) })
 	return out, nil
 }

@@ -6,8 +6,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"stellar.io/stellar/internal/testx/faults"
 )
@@ -71,7 +73,7 @@ func TestRun(t *testing.T) {
 		if err := os.WriteFile(script, []byte("#!/bin/sh\n"+tt.script+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		o, _ := unit{test: test{".", "TestFaultX"}}.run(script)
+		o, _ := unit{test: test{".", "TestFaultX"}}.run(script, unitLimit)
 		if o.failed != tt.failed {
 			t.Errorf("a test that %s: failed = %t", tt.name, o.failed)
 		}
@@ -184,5 +186,44 @@ func TestAgain(t *testing.T) {
 				t.Errorf("%s, want %s; %d failed, %d unstable", got, tt.want, s.failed, s.unstable)
 			}
 		})
+	}
+}
+
+// TestHour: a shard begins with what takes long, begins nothing that may outlast its
+// hour and nothing may run beyond it; the suite without a shard has no hour.
+func TestHour(t *testing.T) {
+	long, short := unit{test: test{"./p", "TestFaultLong"}, long: true}, unit{test: test{"./p", "TestFaultShort"}}
+	units, err := part([]unit{short, long}, "1/1")
+	if err != nil || units[0] != long {
+		t.Errorf("%v, %v: the long one is not first", units, err)
+	}
+	for _, tt := range []struct {
+		name  string
+		dir   string // of the ledger
+		after time.Duration
+		want  []unit // are begun
+	}{
+		{"at the beginning", t.TempDir(), 0, []unit{long, short}},
+		{"time for a short one", t.TempDir(), shardTime - usual - time.Second, []unit{short}},
+		{"no time", t.TempDir(), shardTime - usual + time.Second, nil},
+		{"later", t.TempDir(), 2 * shardTime, nil},
+		{"no shard", "", 2 * shardTime, []unit{long, short}},
+	} {
+		s := suite{units: units, ledger: &ledger{tt.dir}, built: map[string]string{"./p": "bin"}, began: time.Now().Add(-tt.after)}
+		var got []unit
+		for place, _, ok := s.take(); ok; place, _, ok = s.take() {
+			got = append(got, s.units[place])
+			if limit := s.limit(); tt.dir != "" && limit > shardTime-tt.after || limit < s.units[place].takes() {
+				t.Errorf("%s: %s may run for %s", tt.name, s.units[place], limit)
+			}
+		}
+		if !slices.Equal(got, tt.want) || s.left != len(units)-len(got) {
+			t.Errorf("%s: began %v, left %d; want %v", tt.name, got, s.left, tt.want)
+		}
+	}
+	for name, r := range rounds {
+		if takes := (unit{test: test{"", name}, long: r.long}).takes(); takes > shardTime/2 {
+			t.Errorf("%s takes %s: too long for a shard", name, takes)
+		}
 	}
 }

@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// shardTime is when a shard begins no further unit: it has an hour.
-	shardTime = 50 * time.Minute
-	unitLimit = "60m"
+	// shardTime is when the last unit of a shard must have ended: it has an hour.
+	shardTime = 58 * time.Minute
+	unitLimit = time.Hour // where there is no shard
 )
 
 // outcome is what a unit has shown.
@@ -105,7 +105,7 @@ func (s *suite) work() {
 			return
 		}
 		u := s.units[place]
-		o, log := u.run(bin)
+		o, log := u.run(bin, s.limit())
 		o.place = place
 		s.finish(o, log)
 	}
@@ -121,19 +121,27 @@ func (s *suite) take() (place int, bin string, ok bool) {
 			s.skipped++
 			continue
 		}
-		if s.ledger.dir != "" && time.Since(s.began) > shardTime {
-			s.left++
-			continue
-		}
 		if s.built[u.pkg] == "" {
 			if s.built[u.pkg], s.err = build(s.dir, u.pkg); s.err != nil {
 				break
 			}
 		}
+		if s.limit() < u.takes() {
+			s.left++
+			continue
+		}
 		s.next++
 		return s.next - 1, s.built[u.pkg], true
 	}
 	return 0, "", false
+}
+
+// limit is for how long a unit that begins now may run: in a shard, until its end.
+func (s *suite) limit() time.Duration {
+	if s.ledger.dir == "" {
+		return unitLimit
+	}
+	return max(0, shardTime-time.Since(s.began))
 }
 
 func (s *suite) finish(o outcome, log string) {
@@ -170,7 +178,7 @@ func (s *suite) again() {
 			continue
 		}
 		fmt.Fprintf(s.out, "again, alone: %s\n", o.unit)
-		second, log := o.unit.run(s.built[o.unit.pkg])
+		second, log := o.unit.run(s.built[o.unit.pkg], s.limit())
 		if second.failed {
 			fmt.Fprintln(s.out, log)
 			continue
@@ -190,8 +198,9 @@ func build(dir, pkg string) (string, error) {
 	return bin, nil
 }
 
-func (u unit) run(bin string) (outcome, string) {
-	cmd := exec.Command(bin, "-test.run", "^"+u.name+"$", "-test.v", "-test.timeout", unitLimit)
+// run runs the unit, which fails when it has not ended after the limit.
+func (u unit) run(bin string, limit time.Duration) (outcome, string) {
+	cmd := exec.Command(bin, "-test.run", "^"+u.name+"$", "-test.v", "-test.timeout", limit.String())
 	cmd.Dir = u.pkg
 	cmd.Env = append(os.Environ(), u.env()...)
 	var log bytes.Buffer
@@ -212,6 +221,9 @@ func (u unit) run(bin string) (outcome, string) {
 	}
 	if !strings.Contains(log.String(), "--- ") {
 		o.failed = true // no such test
+	}
+	if o.failed {
+		o.rows, o.said = nil, "no figures" // they may be of before it failed
 	}
 	return o, log.String()
 }
