@@ -372,7 +372,7 @@ func TestCNIRouted(t *testing.T) {
 
 // TestFaultRoutedKills: agents without bridges, killed under load.
 func TestFaultRoutedKills(t *testing.T) {
-	t.Setenv(modeEnv, "mixed")
+	t.Setenv(faults.EnvMode, "mixed")
 	testKills(t, 3)
 }
 
