@@ -59,7 +59,7 @@ func TestFaultJournalFlips(t *testing.T) {
 			refused++
 			continue
 		case err != nil:
-			t.Fatal(err)
+			t.Fatalf("%v\n%s", err, faults.Replay(t.Name(), "./raftstore/journal", seed, false))
 		}
 		if d := cmp.Diff(want.Records, rec.Records, compare); d != "" {
 			t.Errorf("%s\n%s", d, faults.Replay(t.Name(), "./raftstore/journal", seed, false))
