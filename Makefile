@@ -140,7 +140,8 @@ FIGURES := testdata/bench/last.json
 
 .PHONY: bench
 bench: bench-deps root build ## Measure a node, a cluster and its peers; one table (SECTION=Attach: a part)
-	$(GO) test -c -o bin/bench ./integration
+	@echo "building what is measured …" >&2
+	$(GO) test -c -ldflags "-X stellar.io/stellar/integration.builtFrom=$$(git describe --always --dirty --abbrev=12 '--exclude=*' 2>/dev/null || echo unknown)" -o bin/bench ./integration
 	cd integration && STELLAR_BENCH_JSON=$(CURDIR)/bin/bench.json ../bin/bench -test.run '^$$' -test.bench '^BenchmarkTable$$/^$(SECTION)$$' -test.benchtime 1x -test.timeout 60m
 	$(GO) run ./internal/testx/benchfigures compare bin/bench.json $(FIGURES)
 

@@ -132,21 +132,15 @@ func benchAttaches(b *testing.B, t *table, trio []*node, alone *node) {
 // benchIdleCluster measures what a cluster costs that has nothing to do.
 func benchIdleCluster(b *testing.B, t *table, trio []*node) {
 	leader, others := leaderIn(b, trio, trio[0])
-	pause := time.Duration(scaled(int(clusterIdle/time.Second))) * time.Second
+	rest := time.Duration(scaled(int(clusterIdle/time.Second))) * time.Second
 	before := map[*node]time.Duration{}
 	for _, n := range trio {
 		before[n] = cpuTime(b, n.agent.Process.Pid)
 	}
-	began := time.Now()
-	p := newProgress("idle, seconds", int(pause/time.Second))
-	for time.Since(began) < pause {
-		time.Sleep(min(time.Second, pause-time.Since(began)))
-		p.done(int(time.Since(began) / time.Second))
-	}
-	took := time.Since(began)
+	took := pause("idle", rest)
 	share := func(n *node) float64 {
 		return 100 * (cpuTime(b, n.agent.Process.Pid) - before[n]).Seconds() / took.Seconds()
 	}
-	t.value(fmt.Sprintf("processor time of an idle leader of three, %s, of one core", pause), "%", 1, share(leader), bar{})
+	t.value(fmt.Sprintf("processor time of an idle leader of three, %s, of one core", rest), "%", 1, share(leader), bar{})
 	t.value("  of its followers", "%", len(others), (share(others[0])+share(others[1]))/2, bar{})
 }

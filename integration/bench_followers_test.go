@@ -58,7 +58,7 @@ func benchMany(b *testing.B, t *table, size int) {
 		}
 		return l
 	}
-	fmt.Fprintf(os.Stderr, "%d nodes …\n", size)
+	tell("%d nodes …", size)
 	joined := m.profile("join", 2*time.Second)
 	used, began := m.usage(), time.Now()
 	up := m.follow()
@@ -103,7 +103,7 @@ func (m *many) rest(b *testing.B, t *table, followers int, limit func(bar) bar) 
 	b.Helper()
 	profiled := m.profile("idle", manyIdle)
 	used := m.usage()
-	time.Sleep(time.Duration(scaled(int(manyIdle))))
+	pause("idle", time.Duration(scaled(int(manyIdle))))
 	f := used()
 	profiled()
 	t.value("  at rest: processor time of the leader, of one core", "%", 1, f.leader, limit(bar{p50: leaderLimit}))

@@ -42,16 +42,10 @@ func benchIdle(b *testing.B, t *table, n *node) {
 		return nil
 	})
 	pid := n.agent.Process.Pid
-	pause := idleTime / time.Duration(idleEndpoints/count)
-	before, began := cpuTime(b, pid), time.Now()
-	p := newProgress("idle, seconds", int(pause/time.Second))
-	for time.Since(began) < pause {
-		time.Sleep(min(time.Second, pause-time.Since(began)))
-		p.done(int(time.Since(began) / time.Second))
-	}
-	took := time.Since(began)
+	rest, before := idleTime/time.Duration(idleEndpoints/count), cpuTime(b, pid)
+	took := pause("idle", rest)
 	used := cpuTime(b, pid) - before
-	t.value(fmt.Sprintf("VmRSS with %d endpoints, after %s idle", count, pause), "MB", count, residentMB(b, pid), bar{p50: 60})
+	t.value(fmt.Sprintf("VmRSS with %d endpoints, after %s idle", count, rest), "MB", count, residentMB(b, pid), bar{p50: 60})
 	t.value("  processor time meanwhile, of one core", "%", count, 100*used.Seconds()/took.Seconds(), bar{p50: 1})
 	each(b, "remove endpoints", count, func(i int) error { return n.remove(id(i)) })
 }

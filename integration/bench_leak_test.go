@@ -47,7 +47,7 @@ func benchLeak(b *testing.B, t *table, n *node, before belongings) {
 		_, err := n.containerd.Output(testx.Run{ID: fmt.Sprintf("cycle%d", i), Labels: networked(), Args: []string{"/bin/true"}})
 		return err
 	})
-	fmt.Fprintln(os.Stderr, "waiting until everything has cooled …")
+	tell("waiting until everything has cooled …")
 	var after belongings
 	for deadline := time.Now().Add(leakWait); ; time.Sleep(time.Second) {
 		after = n.belongings(b)

@@ -70,13 +70,24 @@ func filesystem(dir string) string {
 	return kind
 }
 
-// commit is what was measured, with a mark where the work tree differs from it.
-func commit() string {
-	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*").Output()
-	if err != nil {
-		return "unknown"
+// builtFrom is the commit that this program was built from, as commit returns it; `make
+// bench` has the linker set it.
+var builtFrom string
+
+// commit is what is measured, with a mark where the work tree differs from it. It is asked
+// for once, after this program and those that it measures were built: figures belong to
+// them, whatever is committed meanwhile. A program that was built from something else than
+// the agents is refused.
+func commit(b *testing.B) string {
+	b.Helper()
+	now := "unknown"
+	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*").Output(); err == nil {
+		now = strings.TrimSpace(string(out))
 	}
-	return strings.TrimSpace(string(out))
+	if builtFrom != "" && builtFrom != now {
+		b.Fatalf("the agents that are measured are of %s, this program was built from %s: run `make bench` again", now, builtFrom)
+	}
+	return now
 }
 
 // load is how busy the machine was: what else ran is in every figure.

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,14 +26,20 @@ const (
 func benchReady(b *testing.B, t *table) {
 	held, bare := readyNode(b, true), readyNode(b, false)
 	share := func(got, of int) float64 { return 100 * float64(got) / float64(of) }
-
-	alone := scaled(readyAlone)
-	t.value("network at the first instruction, one by one", "%", alone, share(held.firstInstruction("one", alone, 1, networked()), alone),
-		bar{p50: 100, atLeast: true})
-	n := scaled(readyBursts)
-	t.value("  in bursts of 50", "%", n, share(held.firstInstruction("many", n, readyBurst, networked()), n), bar{p50: readyMost, atLeast: true})
-	n = scaled(readyBare)
-	t.value("  in bursts of 50, without the hold", "%", n, share(bare.firstInstruction("bare", n, readyBurst, networked()), n), bar{})
+	for _, s := range []struct {
+		what, prefix string
+		n            *node
+		total, burst int
+		bar          bar
+	}{
+		{"network at the first instruction, one by one", "one", held, readyAlone, 1, bar{p50: 100, atLeast: true}},
+		{"  in bursts of 50", "many", held, readyBursts, readyBurst, bar{p50: readyMost, atLeast: true}},
+		{"  in bursts of 50, without the hold", "bare", bare, readyBare, readyBurst, bar{}},
+	} {
+		total := scaled(s.total)
+		p := newProgress("programs that look, "+strings.TrimPrefix(strings.TrimSpace(s.what), "network at the first instruction, "), total)
+		t.value(s.what, "%", total, share(s.n.firstInstruction(p, s.prefix, total, s.burst, networked()), total), s.bar)
+	}
 
 	var with, without samples
 	p := newProgress("ctr run with and without the hold", scaled(readyPairs))
@@ -45,7 +52,7 @@ func benchReady(b *testing.B, t *table) {
 	t.spread("  without the hold", "ms", without, bar{})
 	t.value("  the hold adds", "ms", len(with), max(0, with.quantile(0.5)-without.quantile(0.5)), bar{p50: 2})
 
-	n = scaled(readyStrict)
+	n := scaled(readyStrict)
 	running, left := bare.strictByEvents(n)
 	t.value("strict containers that start, by events alone", "%", n, share(running, n), bar{p50: 99, atLeast: true})
 	t.value("  left running without a network", "", n, float64(left), bar{none: true})
@@ -74,6 +81,7 @@ func (n *node) timed(id string) time.Duration {
 // their network a while later, and how many without.
 func (n *node) strictByEvents(total int) (running, bare int) {
 	n.t.Helper()
+	p := newProgress("strict containers", total)
 	for first := 0; first < total; first += readyBurst {
 		var wg sync.WaitGroup
 		last := min(first+readyBurst, total)
@@ -101,6 +109,7 @@ func (n *node) strictByEvents(total int) (running, bare int) {
 			wg.Go(func() { _ = n.containerd.Remove("default", fmt.Sprintf("strict%d", i)) })
 		}
 		wg.Wait()
+		p.done(last)
 	}
 	return running, bare
 }

@@ -60,6 +60,7 @@ type bar struct {
 // table collects rows; the benchmark fails when any of them misses its bar.
 type table struct {
 	Rows   []row
+	commit string // what is measured
 	report bench.Report
 }
 
@@ -180,10 +181,10 @@ func (t *table) section(b *testing.B, name string, fn func(*testing.B, *table)) 
 	b.Run(name, func(b *testing.B) {
 		b.ReportMetric(0, "ns/op") // the table says it all
 		began, before, start := len(t.Rows), load(), time.Now()
-		fmt.Fprintf(os.Stderr, "section %s\n", name)
+		defer goesOn(name)()
 		fn(b, t)
 		t.report.Sections = append(t.report.Sections, bench.Section{
-			Name: name, Time: start.UTC().Truncate(time.Second), Commit: commit(), Seconds: math.Round(time.Since(start).Seconds()),
+			Name: name, Time: start.UTC().Truncate(time.Second), Commit: t.commit, Seconds: math.Round(time.Since(start).Seconds()),
 			Load: before + " → " + load(), Rows: slices.Clone(t.Rows[began:]),
 		})
 		t.save(b) // what follows may be interrupted
@@ -233,27 +234,6 @@ func scaled(n int) int {
 		return max(n/10, 1)
 	}
 	return n
-}
-
-// progress tells on stderr how far something is, every two seconds.
-type progress struct {
-	what  string
-	total int
-	last  time.Time
-}
-
-func newProgress(what string, total int) *progress {
-	p := &progress{what: what, total: total, last: time.Now()}
-	fmt.Fprintf(os.Stderr, "%s: %d …\n", what, total)
-	return p
-}
-
-// done is called by one goroutine.
-func (p *progress) done(n int) {
-	if now := time.Now(); now.Sub(p.last) >= 2*time.Second {
-		p.last = now
-		fmt.Fprintf(os.Stderr, "  %s: %d of %d\n", p.what, n, p.total)
-	}
 }
 
 // scratch is a directory on the disk that the tests use, gone at the end.

@@ -15,7 +15,7 @@ func BenchmarkTable(b *testing.B) {
 		bench func(*testing.B, *table)
 	}{
 		{"Attach", benchAttachSection}, {"Leases", benchLeaseRate}, {"State", benchState}, {"Node", benchOneNode}, {"Ready", benchReady},
-		{"Runtime", benchRuntime}, {"Join", benchJoin}, {"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Node4k", benchFullNode},
+		{"Runtime", benchRuntime}, {"Web", benchWeb}, {"Join", benchJoin}, {"Subnets", benchSubnets}, {"Routes", benchRoutes}, {"Node4k", benchFullNode},
 		{"Cluster", benchCluster}, {"Followers", benchFollowers}, {"Throughput", benchThroughput},
 	} {
 		t.section(b, s.name, s.bench)
@@ -24,17 +24,29 @@ func BenchmarkTable(b *testing.B) {
 
 // newTable is an empty table that is published when the benchmark ends.
 func newTable(b *testing.B) *table {
-	t := &table{report: bench.Report{Machine: machine(b)}}
+	buildAll(b)
+	t := &table{commit: commit(b), report: bench.Report{Machine: machine(b)}}
 	// Nothing that is begun before is ended after this: what fails below still shows what
 	// was measured, and a missed bar makes no node dump its log.
 	b.Cleanup(func() { t.publish(b) })
 	return t
 }
 
+// buildAll builds what sections measure beside the agent, which is built already: all of
+// it is of one commit.
+func buildAll(b *testing.B) {
+	b.Helper()
+	runcWrapper(b)
+	if err := cniPlugins(); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // benchOneNode measures one node.
 func benchOneNode(b *testing.B, t *table) {
-	n := startBenchNode(b)
-	benchRun(b, t, n)
+	benchByEvents(b, t)
+	n := startBenchNode(b, true)
+	benchHeld(b, t, n)
 	benchCNI(b, t, n)
 	before := n.rested(b)
 	benchIdle(b, t, n)

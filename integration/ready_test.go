@@ -77,8 +77,8 @@ func (n *node) said(text string) string {
 }
 
 // firstInstruction returns how many of so many programs saw their network, started
-// in bursts.
-func (n *node) firstInstruction(prefix string, total, burst int, labels map[string]string) int {
+// in bursts. p may be nil.
+func (n *node) firstInstruction(p *progress, prefix string, total, burst int, labels map[string]string) int {
 	n.t.Helper()
 	var ready atomic.Int64
 	for first := 0; first < total; first += burst {
@@ -91,6 +91,7 @@ func (n *node) firstInstruction(prefix string, total, burst int, labels map[stri
 			})
 		}
 		wg.Wait()
+		p.done(min(first+burst, total))
 	}
 	return int(ready.Load())
 }
@@ -114,7 +115,7 @@ func TestHeld(t *testing.T) {
 	n := startNode(t, nodeOptions{noAgent: true})
 	n.startAgent("--init", "--config", n.holdConfig(true))
 	n.cli("status", "--wait", "--timeout", "30s")
-	if got := n.firstInstruction("one", 10, 1, networked()); got != 10 {
+	if got := n.firstInstruction(nil, "one", 10, 1, networked()); got != 10 {
 		t.Errorf("%d of 10 programs saw their network", got)
 	}
 }
@@ -134,11 +135,11 @@ func TestHold(t *testing.T) {
 			n.cli("status", "--wait", "--timeout", "30s")
 			const alone, burst, bursts = 50, 50, 4
 			start := time.Now()
-			if got := n.firstInstruction("one", alone, 1, networked()); got != alone {
+			if got := n.firstInstruction(nil, "one", alone, 1, networked()); got != alone {
 				t.Errorf("one by one %d of %d programs saw their network", got, alone)
 			}
 			t.Logf("one by one: %s each", (time.Since(start) / alone).Round(time.Millisecond))
-			got := n.firstInstruction("many", burst*bursts, burst, networked())
+			got := n.firstInstruction(nil, "many", burst*bursts, burst, networked())
 			t.Logf("in bursts of %d: %d of %d", burst, got, burst*bursts)
 			if got < burst*bursts-1 {
 				t.Errorf("in bursts of %d only %d of %d programs saw their network", burst, got, burst*bursts)

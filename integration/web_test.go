@@ -4,11 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"stellar.io/stellar/internal/testx"
 	"stellar.io/stellar/internal/testx/chrome"
@@ -17,7 +15,7 @@ import (
 const webConfig = "[web]\nlisten = \"127.0.0.1:9643\""
 
 // startWeb starts a node with the web page and a browser on its host that has it open.
-func startWeb(t *testing.T) (*node, *chrome.Page) {
+func startWeb(t testing.TB) (*node, *chrome.Page) {
 	t.Helper()
 	file := writeConfig(t, webConfig)
 	n := startNode(t, nodeOptions{flags: []string{"--config", file}})
@@ -99,26 +97,5 @@ func TestWebPageIsOfThisMachine(t *testing.T) {
 	listening := n.host.Run(t, "ss", "-Htln", "sport", "=", "9643")
 	if strings.Count(listening, "127.0.0.1:9643") != 1 || len(strings.Split(strings.TrimSpace(listening), "\n")) != 1 {
 		t.Errorf("it listens on\n%s", listening)
-	}
-}
-
-// TestWebPageCost: an agent whose page is open while containers come and go.
-func TestWebPageCost(t *testing.T) {
-	n, p := startWeb(t)
-	p.Eval(`location.hash = "#/endpoints"`, nil)
-	const idle = 20 * time.Second
-	pid := n.agent.Process.Pid
-	used, start := cpuTime(t, pid), time.Now()
-	for i := 0; time.Since(start) < idle; i++ { // an event each second
-		n.cli("endpoint", "ls")
-		if i%5 == 0 {
-			n.start("web-" + strconv.Itoa(i))
-		}
-		time.Sleep(time.Second)
-	}
-	share := float64(cpuTime(t, pid)-used) / float64(time.Since(start))
-	t.Logf("page open, a container each five seconds: the agent uses %.1f%% of a core", 100*share)
-	if share > 0.05 && !raceEnabled {
-		t.Errorf("the agent uses %.1f%% of a core, want 5%%", 100*share)
 	}
 }

@@ -20,7 +20,7 @@ case "$what" in
   all) needs+=([conntrack]=conntrack [crun]=crun [setpriv]=util-linux [unshare]=util-linux [protoc]=protobuf-compiler [iperf3]=iperf3
     [lintian]=lintian [systemd-analyze]=systemd [udevadm]=udev [ps]=procps [curl]=curl [chromium]=chromium) ;;
   web) needs=([chromium]=chromium) ;;
-  bench) needs+=([iperf3]=iperf3) ;;
+  bench) needs+=([iperf3]=iperf3 [chromium]=chromium) ;;
   docs) needs=([mkdocs]=mkdocs) ;;
   demo) ;;
   *) echo "deps: all, demo, bench, docs or web, not $what" >&2; exit 2 ;;
