@@ -52,6 +52,9 @@ type Config struct {
 	Logger     *slog.Logger // nil discards
 	Metrics    *Metrics     // nil measures nothing
 	Hold       Hold         // nil: programs are not held
+	// Barred says why no endpoint may be made now, nil when it may; what is up stays as
+	// it is, and is found again after a restart. nil: never. Calls are concurrent.
+	Barred func() error
 	// Dir keeps what was asked for by other means than labels; "": in memory only.
 	Dir string
 	// Boot is the id of the machine's present boot; "": not known.

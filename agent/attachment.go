@@ -140,6 +140,9 @@ func (a *Agent) addPath(ctx context.Context, r Request) (Endpoint, error) {
 // raise binds the address and makes the interface, if there is to be one.
 func (a *Agent) raise(ctx context.Context, r *Request, ns Process) (Endpoint, error) {
 	o := r.owner()
+	if err := a.barred(); err != nil && !a.isUp(o) {
+		return Endpoint{}, err
+	}
 	clock := stopwatch{now: a.now}
 	clock.start(hint{})
 	begin := a.now()

@@ -148,3 +148,11 @@ func (j *job) request(c *events.Container) *Request {
 	}
 	return nil
 }
+
+// isUp reports whether an owner without a container has its interface.
+func (a *Agent) isUp(o ipam.Owner) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	x := a.attachments[o]
+	return x != nil && x.shown.State == StateAttached
+}

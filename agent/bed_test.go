@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ type bed struct {
 	reg     *prometheus.Registry
 	log     *bytes.Buffer
 	dir     string // of requests
+	barred  atomic.Pointer[error]
 	stop    context.CancelFunc
 	ended   sync.WaitGroup
 }
@@ -103,7 +105,12 @@ func (b *bed) start() {
 	b.metrics = NewMetrics(b.reg)
 	b.a = New(Config{
 		NodeName: "n1", Containers: b.c, Leases: b.l, Network: b.k, Metrics: b.metrics,
-		Logger: log, Dir: b.dir,
+		Logger: log, Dir: b.dir, Barred: func() error {
+			if why := b.barred.Load(); why != nil {
+				return *why
+			}
+			return nil
+		},
 	})
 	b.ended.Go(func() {
 		if err := b.a.Run(ctx); err != nil {

@@ -63,11 +63,28 @@ func bindError(err error, want netip.Addr) error {
 	return fmt.Errorf("bind address: %w", err)
 }
 
+// barred says why there is to be no endpoint that there was not before, though its
+// owner has a lease.
+func (a *Agent) barred() error {
+	if a.cfg.Barred == nil {
+		return nil
+	}
+	if err := a.cfg.Barred(); err != nil {
+		return fmt.Errorf("no new endpoint: %w", err)
+	}
+	return nil
+}
+
 // attach makes the endpoint in the present task's namespace, or finds it there.
 func (j *job) attach(ctx context.Context) error {
 	held, ok := j.cfg.Leases.Lookup(j.owner)
 	if !ok {
 		return fmt.Errorf("attach: %w", ipam.ErrLeaseNotFound)
+	}
+	if anew := j.endpoint == nil || j.nsid != (netsetup.NSID{}) && j.nsid != j.ns.ID(); anew {
+		if err := j.barred(); err != nil {
+			return err
+		}
 	}
 	spec := netsetup.Spec{
 		Owner: j.owner, Addr: held.Addr, MAC: j.wish.MAC, MTU: j.wish.MTU,

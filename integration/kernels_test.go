@@ -29,6 +29,7 @@ var ownAddr = regexp.MustCompile(`\|-- (172\.16\.\d+\.\d+)\n\s+/32 host LOCAL`)
 type kernels struct {
 	nodes     []*node
 	hosts     []place // of nodes, in their order
+	moving    bool    // next hops are not looked at
 	end, done chan struct{}
 	once      sync.Once
 
@@ -56,6 +57,16 @@ func watchKernels(t testing.TB, nodes ...*node) *kernels {
 	t.Cleanup(func() { k.judge(t) })
 	go k.run()
 	return k
+}
+
+// watchAddresses is watchKernels where hosts get other addresses, so that a subnet has two
+// next hops until all nodes know.
+func watchAddresses(t testing.TB, nodes ...*node) {
+	t.Helper()
+	k := newKernels(t, nodes...)
+	k.moving = true
+	t.Cleanup(func() { k.judge(t) })
+	go k.run()
 }
 
 // newKernels looks at nothing before run.
@@ -133,7 +144,9 @@ func (k *kernels) run() {
 	defer tick.Stop()
 	for {
 		k.samples++
-		k.nextHops()
+		if !k.moving {
+			k.nextHops()
+		}
 		k.addresses()
 		select {
 		case <-k.end:

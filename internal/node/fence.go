@@ -76,6 +76,16 @@ func (n *Node) cutOff(p *parts) error {
 	return nil
 }
 
+// removedHere wraps errRemoved when the node is a member no more, for good. Its subnet
+// may be another node's, so that a container of its own that is started anew must not
+// get the address that it had.
+func (n *Node) removedHere(p *parts) error {
+	if err := n.cutOff(p); errors.Is(err, errRemoved) {
+		return err
+	}
+	return nil
+}
+
 // ownRecord is what the node's own replica says against new addresses.
 func (n *Node) ownRecord(p *parts) (err error) {
 	p.store.View(func(s *ipam.State) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -81,10 +82,12 @@ type Node struct {
 
 // parts is what exists once the node belongs to a cluster.
 type parts struct {
-	log   *slog.Logger
-	tls   *pki.Store
-	port  *peer.Port // nil: the node is alone
-	store *raftstore.Store
+	log  *slog.Logger
+	tls  *pki.Store
+	port *peer.Port // nil: the node is alone
+	// listens is where port does, as it was found or asked for.
+	listens netip.AddrPort
+	store   *raftstore.Store
 	// containerd is asked by agent; what it has counted is read.
 	containerd *events.Client
 	subnet     ipam.Subnet // its mode is that of the kernel
@@ -231,6 +234,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 	n.servePort(ctx, ended, g, p)
 	n.reg.MustRegister(raftCollector{p.store}, followCollector{p.store})
 	g.Go(func() error { return n.awaitReturn(ctx, p) })
+	g.Go(func() error { return n.followAddress(ctx, p) })
 	n.setPhase("waiting for the cluster to confirm this node's subnet")
 	later, err := n.claim(ctx, p)
 	if err != nil {
@@ -251,6 +255,7 @@ func (n *Node) start(ctx context.Context, g *errgroup.Group) error {
 		NodeName: n.id.Name, Containers: p.containerd, Leases: guarded{p.holder, func() error { return n.barred(p) }}, Network: agent.Kernel(p.net),
 		Logger: n.log, Metrics: agent.NewMetrics(n.reg), Dir: filepath.Join(n.opts.Config.DataDir, requestDir), Boot: clocks().Boot,
 		Hold:             holdOf(p.hold),
+		Barred:           func() error { return n.removedHere(p) },
 		IgnoreNamespaces: n.opts.Config.Containerd.IgnoreNamespaces,
 	})
 	p.routes = routes.New(routes.Config{Namespace: -1, Wants: n.guardNodes(p, p.wants(n.id, n.opts.Config.Bridge)), Logger: n.log, OnRound: n.meters.routed, OnRepair: func(r routes.Route) {

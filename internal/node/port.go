@@ -56,24 +56,7 @@ func (n *Node) advertised() netip.AddrPort {
 }
 
 // uplink is the interface that has the advertised address, "" if none has.
-func (n *Node) uplink() string {
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return ""
-	}
-	for _, i := range interfaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == n.listenAddress().Addr() {
-				return i.Name
-			}
-		}
-	}
-	return ""
-}
+func (n *Node) uplink() string { return interfaceOf(n.listenAddress().Addr()) }
 
 // openTLS opens the directory of certificates.
 func (n *Node) openTLS() (*pki.Store, error) {
@@ -133,6 +116,7 @@ func (n *Node) openPort(p *parts) (err error) {
 		n.log.Warn("no address for other nodes: no default route, and --listen is not given")
 		return nil
 	}
+	p.listens = listen
 	p.port, err = peer.New(peer.Config{
 		Listen: listen, Listener: n.listening.take(listen), Advertise: n.opts.Config.Advertise, TLS: p.tls, Logger: n.log,
 		Generation: func() uint64 { return n.greeting(p) }, Admit: func(other peer.Peer) error { return n.admit(p, other) },

@@ -19,6 +19,7 @@ const (
 	hintElse     = "run the command on the node that holds the subnet; `stellar ipam ls` shows it"
 	hintShow     = "`stellar ipam show ADDRESS` shows who has an address"
 	hintIpamLs   = "`stellar ipam ls` shows the subnets"
+	hintSubnets  = hintIpamLs + "; when the last holder of a quarantined one is dead for certain, `stellar ipam release SUBNET` frees it"
 	hintEndpoint = "`stellar endpoint ls` shows the endpoints of this node; --force does it all the same"
 	hintToken    = "make a new token on a member: `stellar cluster token create`"
 	hintTokens   = "`stellar cluster token ls` shows the tokens"
@@ -38,7 +39,7 @@ var sentinels = []struct {
 	{ipam.ErrNodeNotFound, api.CodeNotFound, "`stellar node ls` shows the nodes"},
 	{ipam.ErrNodeExists, api.CodeConflict, "`stellar node ls` shows the names that are taken"},
 	{ipam.ErrNodeRemoved, api.CodeConflict, ""},
-	{ipam.ErrNoAvailableSubnets, api.CodeExhausted, hintIpamLs},
+	{ipam.ErrNoAvailableSubnets, api.CodeExhausted, hintSubnets},
 	{ipam.ErrSubnetNotFound, api.CodeNotFound, hintIpamLs},
 	{ipam.ErrWrongNode, api.CodeConflict, hintElse},
 	{ipam.ErrStaleEpoch, api.CodeConflict, hintIpamLs},
