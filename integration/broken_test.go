@@ -55,6 +55,7 @@ func (o outcome) verdict() string {
 // and compares the cause that they name first with the right one. At least 28 of 30
 // must be right, none wrong, and nothing may be found where nothing is wrong.
 func TestBroken(t *testing.T) {
+	t.Parallel()
 	list, err := broken.Load(brokenDir)
 	if err != nil {
 		t.Fatal(err)

@@ -168,6 +168,7 @@ func TestClusterLeaderKilled(t *testing.T) {
 
 // TestClusterAnyNodeAnswers: commands go to whoever can carry them out.
 func TestClusterAnyNodeAnswers(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, 3)
 	awaitVoters(t, nodes)
 	leader, others := leaderIn(t, nodes, nodes[0])

@@ -46,6 +46,7 @@ func (n *node) commitIndex() (index uint64) {
 // TestFiveNodes: five voters stand the loss of two, whichever they are, and of a
 // partition only the larger side decides.
 func TestFiveNodes(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, 5)
 	allVote(t, nodes)
 	eps := map[*node]endpoint{}

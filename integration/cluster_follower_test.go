@@ -85,6 +85,7 @@ func startFollowed(t *testing.T) (servers, followers, all []*node) {
 // Raft have; the loss of the server that one follows, of its own agent, and a time
 // without any server cost no packet.
 func TestFollowers(t *testing.T) {
+	t.Parallel()
 	servers, followers, all := startFollowed(t)
 	f := followers[0]
 	eps := map[*node]endpoint{}

@@ -30,6 +30,7 @@ func (n *node) statusOf(name, status string) {
 // nobody's, or free when its end was vouched for, and stays so when the node comes
 // back. It finds itself fenced; what runs there keeps its packets.
 func TestClusterForcedRemoval(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		flags []string

@@ -69,6 +69,7 @@ func (n *node) epochOf(subnet string) (epoch string) {
 // TestClusterRemoval: a live node that runs nothing is taken out, one that runs
 // something is not, and a dead one is replaced by a machine that has lost its disk.
 func TestClusterRemoval(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, 4)
 	a, b, c, d := nodes[0], nodes[1], nodes[2], nodes[3]
 	awaitVoters(t, nodes[:3])
@@ -126,6 +127,7 @@ func TestClusterRemoval(t *testing.T) {
 // TestClusterLeaderLeaves: it does not while it runs something; then it hands over,
 // leaves, and is missed by nobody. It can come back as a new member.
 func TestClusterLeaderLeaves(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, 3)
 	awaitVoters(t, nodes)
 	for _, n := range nodes {
@@ -255,6 +257,7 @@ func TestClusterDrain(t *testing.T) {
 // TestClusterLeaveByForce: even with endpoints, which keep their packets; the subnet
 // is quarantined and the cluster goes on.
 func TestClusterLeaveByForce(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, 3)
 	awaitVoters(t, nodes)
 	for _, n := range nodes {
