@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -87,12 +88,11 @@ func allVote(t testing.TB, nodes []*node) {
 	awaitVoters(t, nodes)
 }
 
-var lastUnique int
+var lastUnique atomic.Int64
 
 // unique is a container's name that no other has.
 func unique(prefix string) string {
-	lastUnique++
-	return fmt.Sprintf("%s-%d-%d", prefix, lastUnique, time.Now().UnixNano()%1e6)
+	return fmt.Sprintf("%s-%d-%d", prefix, lastUnique.Add(1), time.Now().UnixNano()%1e6)
 }
 
 // committed starts a container and returns how long it was from since until its
