@@ -17,12 +17,12 @@ import (
 
 // underRestrictions are the tests of package integration that the agent must pass
 // under the unit's restrictions: networks by label, by hand and by CNI, the hold,
-// the FORWARD exception, repair, adoption, containerd's death, three nodes, pings and throw-away endpoints, and
-// what looks for faults.
+// the FORWARD exception, repair, adoption, containerd's death, three nodes, followers, pings and throw-away
+// endpoints, what looks for faults, and the page.
 var underRestrictions = []string{
 	"TestAttach", "TestMasquerade", "TestHeld", "TestByHand", "TestCNICalls", "TestCNITool", "TestForwardPolicyDrop", "TestRepair", "TestAgentKilled",
 	"TestRuncWrapperStrict", "TestCleanup", "TestContainerdKilled", "TestSharedNamespace", "TestThreeNodes", "TestConnectivity",
-	"TestTrace", "TestBugreportHasNoSecrets",
+	"TestTrace", "TestBugreportHasNoSecrets", "TestFollowers", "TestPing", "TestWebPage",
 }
 
 // capabilities are the numbers of those that the unit may name (capabilities(7)).
