@@ -43,8 +43,39 @@ func TestRepair(t *testing.T) {
 		}
 		return nil
 	})
+	n.repairsMAC("a", b.Address)
 	if out := n.cli("events"); !strings.Contains(out, "repair") {
 		t.Errorf("no repair among the events:\n%s", out)
+	}
+}
+
+// repairsMAC: what a container sends under another hardware address does not arrive,
+// and the command that `stellar trace` names for it gives it back its own.
+func (n *node) repairsMAC(id, reach string) {
+	n.t.Helper()
+	ping := func() error {
+		_, err := n.exec(id, "ping", "-c", "1", "-W", "1", reach)
+		return err
+	}
+	pid, err := n.containerd.TaskPID("default", id)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	inside := func(args ...string) string {
+		return n.host.Run(n.t, "nsenter", append([]string{"-t", fmt.Sprint(pid), "-n", "ip"}, args...)...)
+	}
+	before := inside("-br", "link", "show", "eth0")
+	inside("link", "set", "eth0", "address", "02:00:00:00:00:99")
+	if ping() == nil {
+		n.t.Errorf("%s is heard under a hardware address that is not its own", id)
+	}
+	if out, err := n.run("trace", id, reach); err == nil || !strings.Contains(err.Error(), "stellar endpoint repair default/"+id) {
+		n.t.Errorf("trace does not say what to type: %v\n%s", err, out)
+	}
+	n.cli("endpoint", "repair", id)
+	n.eventually(quiet, "the hardware address is back", ping)
+	if now := inside("-br", "link", "show", "eth0"); now != before {
+		n.t.Errorf("eth0 of %s is %q, was %q", id, now, before)
 	}
 }
 

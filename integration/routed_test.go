@@ -130,6 +130,7 @@ func TestRoutedRepair(t *testing.T) {
 			t.Errorf("%s: repaired after %s", tt.name, took)
 		}
 	}
+	n.repairsMAC("a", b.Address)
 	if out := n.cli("events"); !strings.Contains(out, "repair") {
 		t.Errorf("no repair among the events:\n%s", out)
 	}

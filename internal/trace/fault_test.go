@@ -28,6 +28,9 @@ var faults = []struct {
 	{"container address", codeAddress, there(func(f *Facts) {
 		f.Guest.Link.Addrs, f.Guest.Route, f.Guest.HopAddr = nil, refused("network is unreachable"), netip.Addr{}
 	})},
+	{"container hardware address", codeMAC, there(func(f *Facts) { f.Guest.Link.MAC = "02:00:00:00:00:99" })},
+	{"container hardware address at the peer", codeMAC, far(func(f *Facts) { f.Guest.Link.MAC = "02:00:00:00:00:99" })},
+	{"container hardware address, which is not known", "", there(func(f *Facts) { f.Host.MAC = "" })},
 	{"container tc", codeTCDrop, there(func(f *Facts) {
 		f.Guest.TC.Egress = []TCFilter{{true, "egress of eth0, pref 1, matchall", "tc filter del dev eth0 egress pref 1"}}
 	})},
@@ -169,6 +172,7 @@ var faults = []struct {
 			a.Host.Filters.Append(firewall.ParseIptables("iptables-nft", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -i stellar0 -o stellar0 -j DROP\nCOMMIT\n"))
 		})
 	}},
+	{"switched: hardware address", codeMAC, func() api.Trace { return switched(func(_, b *Facts) { b.Guest.Link.MAC = "02:00:00:00:00:99" }) }},
 	{"switched: neighbour", codeGateway, func() api.Trace { return switched(func(a, _ *Facts) { a.Guest.Hop.MAC = "02:00:00:00:00:99" }) }},
 	{"probe: the path's mtu", codeMTU, probing(api.TraceProbe{Sent: 20, Received: 20, RTT: 0.2, PathMTU: 1400, MTU: 1500})},
 	{"probe: all lost", codeLost, probing(api.TraceProbe{Sent: 20, MTU: 1500, Vanished: "last seen at eth0 on a, not at eth0 on b"})},

@@ -52,6 +52,8 @@ func (p *path) guestInterface() bool {
 		v = broken(codeLink, p.repair(), "%s is down in the container", l.Name)
 	case !has:
 		v = broken(codeAddress, p.repair(), "%s lacks the address %s in the container", l.Name, p.f.Local.Address)
+	case l.MAC != "" && p.f.Host.MAC != "" && l.MAC != p.f.Host.MAC:
+		v = broken(codeMAC, p.repair(), "%s has the hardware address %s, not %s by which the node knows it: nothing passes (the label stellar.io/mac chooses another)", l.Name, l.MAC, p.f.Host.MAC)
 	case !l.Carrier && p.f.Host.HostEnd.Exists && !p.f.Host.HostEnd.Up:
 		v = unknown("%s has no carrier: its host end is down", l.Name)
 	case !l.Carrier:

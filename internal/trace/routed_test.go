@@ -97,6 +97,7 @@ func TestRoutedFaults(t *testing.T) {
 			f.Guest.Route = via("0.0.0.0/0", "169.254.7.7", "eth0")
 			f.Guest.HopAddr = addr("169.254.7.7")
 		})},
+		{"container hardware address", codeMAC, near(func(f *Facts) { f.Guest.Link.MAC = "02:00:00:00:00:99" })},
 		{"gateway's neighbour wrong", codeGateway, near(func(f *Facts) { f.Guest.Hop.MAC = "02:00:00:00:00:99" })},
 		{"gateway's neighbour gone", codeGateway, near(func(f *Facts) { f.Guest.Hop = Neigh{} })},
 		{"gateway's neighbour failed", codeGateway, near(func(f *Facts) { f.Guest.Hop = Neigh{Exists: true, Failed: true, State: "failed"} })},

@@ -49,6 +49,7 @@ const (
 	codeFDB          = "fdb"
 	codeLink         = "container-link-down"
 	codeAddress      = "container-address"
+	codeMAC          = "container-mac"
 	codeRoute        = "container-route"
 	codeGateway      = "container-neighbour"
 	codeFilter       = "container-filter"
