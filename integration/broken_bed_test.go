@@ -285,6 +285,9 @@ func (b *brokenBed) mend(t *testing.T, s broken.Setup) {
 		b.nodes[name].startAgent()
 	}
 	b.healthy(t)
+	for _, name := range again { // the next set-up may break what is set up last
+		b.nodes[name].routed(b.nodes["a"], b.nodes["b"], b.nodes["c"])
+	}
 }
 
 // healthy waits until no node finds anything.

@@ -145,8 +145,8 @@ func (b *brokenBed) finds(t *testing.T, s broken.Setup) outcome {
 	if len(s.Find) == 0 {
 		return o
 	}
+	defer b.mend(t, s) // also of what was broken by half: the set-ups after this one need the bed
 	b.wreck(t, s)
-	defer b.mend(t, s)
 	time.Sleep(notice)
 	for deadline := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
 		said := b.ask(t, &o)
