@@ -24,8 +24,9 @@ func (a *app) pingCommand() *cobra.Command {
 		Use: "ping TARGET", Short: "Send echo requests to a container, node or address",
 		Long: "Sends ICMP echo requests from this node or, with --from, out of a container or from\n" +
 			"another node, and says what came back, until it is interrupted or --count is reached.\n" +
-			"TARGET is a container id, the first digits of a long one, NAMESPACE/ID, a node or an\n" +
-			"IPv4 address. The agents send, so that no privilege is needed here.\n\n" +
+			"TARGET is a container id, the first digits of a long one, NAMESPACE/ID, the hostname of\n" +
+			"a container's label stellar.io/hostname, a node or an IPv4 address. The\n" +
+			"agents send, so that no privilege is needed here.\n\n" +
 			"Exit code 0 when there was a reply, 1 when there was none. With -o json, one object a\n" +
 			"line: a PingStart, a PingReply for each request, and PingStatistics.",
 		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completePlaces,

@@ -21,12 +21,13 @@ func (a *app) traceCommand() *cobra.Command {
 	var spec api.TraceSpec
 	cmd := &cobra.Command{
 		Use: "trace FROM TO", Short: "Follow a packet hop by hop, and name the first broken one", Args: cobra.ExactArgs(2),
-		Long: "FROM and TO are containers (CONTAINER or NAMESPACE/CONTAINER, on any node), addresses\n" +
-			"or nodes; TO may be an address outside of the cluster. Every hop is looked at, there and\n" +
-			"back: interfaces, bridge, filters, routes, neighbours, and the other node's part, for\n" +
-			"which its agent is asked. STATE is OK, BROKEN (packets end there), WARN (some packets may\n" +
-			"end there) or UNKNOWN (it could not be looked at). The first broken hop is the cause; it\n" +
-			"is named with a command that mends it, and the exit code is 5.\n\n" +
+		Long: "FROM and TO are containers on any node (an id, the first digits of a long one,\n" +
+			"NAMESPACE/ID, or the hostname of stellar.io/hostname), addresses or nodes; TO may be an\n" +
+			"address outside of the cluster. Every hop is looked at, there and back: interfaces,\n" +
+			"bridge, filters, routes, neighbours, and the other node's part, for which its agent is\n" +
+			"asked. STATE is OK, BROKEN (packets end there), WARN (some packets may end there) or\n" +
+			"UNKNOWN (it could not be looked at). The first broken hop is the cause; it is named with\n" +
+			"a command that mends it, and the exit code is 5.\n\n" +
 			"Nothing is changed, and nothing is sent but an ARP request for the next hop. With --probe\n" +
 			"real packets are: ICMP echo requests from FROM, small ones and then the largest that the\n" +
 			"path takes. Where they vanish is told if the counters of the interfaces show it.",

@@ -14,11 +14,14 @@ import (
 
 // place is what a person named: where packets come from or go to.
 type place struct {
-	node    ipam.NodeID     // whose it is; "": an address that is nobody's here
-	ref     api.EndpointRef // zero: the node's host, or nobody's
-	address netip.Addr      // zero: it has none
-	name    string          // for people: NAMESPACE/ID, the node's name, or the address
-	down    string          // why the endpoint carries no packets; "": it does
+	node     ipam.NodeID     // whose it is; "": an address that is nobody's here
+	ref      api.EndpointRef // zero: the node's host, or nobody's
+	address  netip.Addr      // zero: it has none
+	name     string          // for people: NAMESPACE/ID, the node's name, or the address
+	hostname string          // of the label stellar.io/hostname; need not be unique
+	down     string          // why the endpoint carries no packets; "": it does
+	// Of an endpoint of this node.
+	state, reason string
 }
 
 // directory is what names are looked up in.
@@ -28,15 +31,20 @@ type directory struct {
 	nodeName  func(ipam.NodeID) string
 }
 
-// directory returns what the names in a request of ctx may mean: on this node what
-// the agent knows, elsewhere what is replicated. Who passes a request on has looked
-// there already: then it is about this node.
+// directory returns what the names in a request of ctx may mean. Who passes a request
+// on has looked everywhere already: then it is about this node.
 func (n *Node) directory(ctx context.Context, p *parts) directory {
-	d := directory{nodeName: p.nameOf}
 	_, forwarded := server.Forwarded(ctx)
+	return n.names(p, forwarded)
+}
+
+// names returns what names may mean: on this node what the agent knows, elsewhere,
+// unless only this node counts, what is replicated.
+func (n *Node) names(p *parts, onlyHere bool) directory {
+	d := directory{nodeName: p.nameOf}
 	p.store.View(func(s *ipam.State) {
 		for m := range s.Nodes() {
-			if m.Removed || forwarded && m.ID != n.id.ID {
+			if m.Removed || onlyHere && m.ID != n.id.ID {
 				continue
 			}
 			host, _ := netip.ParseAddrPort(m.Address)
@@ -54,7 +62,10 @@ func (n *Node) directory(ctx context.Context, p *parts) directory {
 		}
 	})
 	for _, e := range p.agent.Endpoints() {
-		at := place{node: n.id.ID, ref: n.endpoint(e).Ref(), address: e.Address, name: e.Key.String()}
+		at := place{
+			node: n.id.ID, ref: n.endpoint(e).Ref(), address: e.Address, name: e.Key.String(), hostname: e.Hostname,
+			state: string(e.State), reason: e.Reason,
+		}
 		if !n.endpoint(e).Up() {
 			at.down = string(e.State)
 			if e.Reason != "" {
@@ -70,14 +81,14 @@ func (n *Node) directory(ctx context.Context, p *parts) directory {
 // it is up, that node says: the state hears of it later.
 func leasePlace(node ipam.NodeID, l ipam.Lease) place {
 	ref := api.EndpointRef{Namespace: l.Owner.Namespace, Container: l.Owner.ID, Ifname: l.Owner.Interface}
-	return place{node: node, ref: ref, address: l.Addr, name: ref.String()}
+	return place{node: node, ref: ref, address: l.Addr, name: ref.String(), hostname: l.Hostname}
 }
 
-const hintTarget = "name a container, NAMESPACE/ID, a node or an address: `stellar ps` and `stellar node ls` show them, `stellar ipam show` has other nodes' addresses"
+const hintTarget = "name a container, NAMESPACE/ID, a container's hostname, a node or an address: `stellar ps` and `stellar node ls` show them, `stellar ipam show` has other nodes' addresses"
 
-// find returns what s means: an address, an endpoint by its id, the beginning of a
-// long one or NAMESPACE/ID, or a node by its name. More than one is a conflict that
-// names them.
+// find returns what s means: an address, an endpoint by its id, or else its hostname,
+// or else the beginning of a long id, all of them also after NAMESPACE/, or a node by
+// its name, which counts like an id. More than one is a conflict that names them.
 func (d directory) find(s string) (place, error) {
 	if a, err := api.ParseAddress(s); err == nil {
 		return d.at(a)
@@ -86,12 +97,17 @@ func (d directory) find(s string) (place, error) {
 		return place{}, api.Errorf(api.CodeInvalid, "%q is a block of addresses", s).WithHint("name one of them")
 	}
 	want := api.ParseEndpointRef(s)
-	var exact, begins []place
+	var exact, hosts, begins []place
 	for _, e := range d.endpoints {
 		switch id := e.ref.Container; {
 		case want.Namespace != "" && want.Namespace != e.ref.Namespace:
 		case id == want.Container:
 			exact = append(exact, e)
+		case e.hostname == want.Container && e.hostname != "":
+			// All containers of a pod have its hostname, and its address.
+			if !slices.ContainsFunc(hosts, func(o place) bool { return o.node == e.node && o.address == e.address && e.address.IsValid() }) {
+				hosts = append(hosts, e)
+			}
 		case len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" && want.Container != "" && strings.HasPrefix(id, want.Container):
 			begins = append(begins, e)
 		}
@@ -104,8 +120,10 @@ func (d directory) find(s string) (place, error) {
 		}
 	}
 	found := exact
-	if len(found) == 0 {
-		found = begins
+	for _, next := range [][]place{hosts, begins} {
+		if len(found) == 0 {
+			found = next
+		}
 	}
 	switch len(found) {
 	case 0:

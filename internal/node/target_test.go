@@ -19,6 +19,10 @@ func TestDirectory(t *testing.T) {
 		}
 		return p
 	}
+	named := func(p place, hostname string) place {
+		p.hostname = hostname
+		return p
+	}
 	d := directory{
 		nodeName: func(id ipam.NodeID) string { return "n" + string(id) },
 		nodes: []place{
@@ -30,6 +34,11 @@ func TestDirectory(t *testing.T) {
 			at("1", "default", "both", "172.16.0.3", ""), at("2", "default", "both", "172.16.4.4", ""),
 			at("1", "default", "alpha", "172.16.0.4", ""), at("1", "default", long, "172.16.0.5", ""),
 			at("1", "default", "bad", "", "rejected: host network"), at("1", "default", "stopped", "172.16.0.6", "bound"),
+			named(at("1", "default", "c1", "172.16.0.7", ""), "front"), named(at("2", "prod", "c2", "172.16.4.7", ""), "front"),
+			named(at("2", "default", "c3", "172.16.4.8", ""), "shop"), named(at("2", "default", "c4", "172.16.4.9", ""), "web"),
+			named(at("2", "default", "pod", "172.16.4.10", ""), "app"), named(at("2", "default", "pod-1", "172.16.4.10", ""), "app"),
+			named(at("1", "default", "c5", "172.16.0.8", ""), "012345"),
+			named(at("1", "default", "off", "", "rejected: x"), "down"), named(at("1", "default", "off2", "", "rejected: x"), "down"),
 		},
 	}
 	for _, tt := range []struct {
@@ -40,7 +49,15 @@ func TestDirectory(t *testing.T) {
 	}{
 		{in: "web", name: "default/web", address: "172.16.0.2", node: "1"},
 		{in: "default/db", name: "default/db", address: "172.16.4.2", node: "2"},
-		{in: "012345", name: "default/" + long, address: "172.16.0.5", node: "1"},
+		{in: "0123456", name: "default/" + long, address: "172.16.0.5", node: "1"},
+		{in: "012345", name: "default/c5", address: "172.16.0.8", node: "1"}, // a hostname counts more than a beginning
+		{in: "shop", name: "default/c3", address: "172.16.4.8", node: "2"},
+		{in: "default/shop", name: "default/c3", address: "172.16.4.8", node: "2"},
+		{in: "prod/front", name: "prod/c2", address: "172.16.4.7", node: "2"},
+		{in: "app", name: "default/pod", address: "172.16.4.10", node: "2"},
+		{in: "front", code: api.CodeConflict, says: "default/c1 on node n1 (172.16.0.7), prod/c2 on node n2 (172.16.4.7)"},
+		{in: "down", code: api.CodeConflict, says: "default/off on node n1, default/off2 on node n1"},
+		{in: "prod/shop", code: api.CodeNotFound},
 		{in: "default/0123", name: "default/" + long, address: "172.16.0.5", node: "1"},
 		{in: "beta", name: "beta", address: "192.0.2.2", node: "2"},
 		{in: "172.16.4.3", name: "prod/db", address: "172.16.4.3", node: "2"},

@@ -2,7 +2,6 @@ package node
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"stellar.io/stellar/agent"
@@ -29,34 +28,29 @@ func hostOf(hostPort string) netip.Addr {
 	return a.Addr()
 }
 
-// traceEnd finds what an operator has typed: an address, a container, a node.
+// traceEnd finds what an operator has typed: an address, or a name that `stellar ping`
+// takes, too.
 func (n *Node) traceEnd(p *parts, ref string) (out traceEnd, err error) {
 	if a, err := api.ParseAddress(ref); err == nil {
 		return p.endAt(n, a)
 	}
-	found := p.containers(n, api.ParseEndpointRef(ref))
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
-		var names []string
-		for _, e := range found {
-			names = append(names, e.String()+" on "+e.Node)
-		}
-		return out, api.Errorf(api.CodeConflict, "%q means %d containers: %s", ref, len(found), strings.Join(names[:min(len(names), 5)], ", ")).
-			WithHint("give NAMESPACE/CONTAINER, or the address")
+	at, err := n.names(p, false).find(ref)
+	if err != nil {
+		return out, err
 	}
 	p.store.View(func(s *ipam.State) {
-		if m, ok := s.NodeByName(ref); ok && !m.Removed {
+		if m, ok := s.Node(at.node); ok {
 			out = endOn(m)
 			out.TraceEnd = api.TraceEnd{Kind: api.TraceHost, Node: m.Name, Address: out.ip}
 		}
 	})
-	if out.id == "" {
-		return out, api.Errorf(api.CodeNotFound, "no container, address or node %q", ref).
-			WithHint("`stellar endpoint ls` and `stellar node ls` show what there is")
-	}
-	if out.id == n.id.ID && !out.Address.IsValid() {
+	switch {
+	case out.id == "":
+		return out, api.Errorf(api.CodeNotFound, "node %s of %q is gone", at.node, ref).WithHint("`stellar node ls` shows what there is")
+	case at.ref != (api.EndpointRef{}):
+		out.Kind, out.Namespace, out.Container, out.Address = api.TraceContainer, at.ref.Namespace, at.ref.Container, at.address
+		out.state, out.reason = at.state, at.reason
+	case out.id == n.id.ID && !out.Address.IsValid():
 		out.Address = p.subnet.Gateway()
 	}
 	return out, nil
@@ -127,54 +121,4 @@ func (p *parts) endpointAt(a netip.Addr) (agent.Endpoint, bool) {
 		other, found = e, true
 	}
 	return other, found
-}
-
-// containers finds a container by its id, or a long one by its beginning: this node's
-// by what its agent knows, the others' by their leases.
-func (p *parts) containers(n *Node, ref api.EndpointRef) (out []traceEnd) {
-	var exact []traceEnd
-	consider := func(e traceEnd, hostname string) {
-		if ref.Namespace != "" && e.Namespace != ref.Namespace || ref.Container == "" {
-			return
-		}
-		same := func(o traceEnd) bool {
-			return o.Namespace == e.Namespace && o.Container == e.Container && o.id == e.id
-		}
-		switch {
-		case slices.ContainsFunc(out, same) || slices.ContainsFunc(exact, same):
-		case e.Container == ref.Container || hostname == ref.Container:
-			exact = append(exact, e)
-		case len(e.Container) == 64 && strings.HasPrefix(e.Container, ref.Container):
-			out = append(out, e)
-		}
-	}
-	own := p.agent.Endpoints()
-	p.store.View(func(s *ipam.State) {
-		if m, ok := s.Node(n.id.ID); ok {
-			for _, e := range own {
-				end := endOn(m)
-				end.TraceEnd = api.TraceEnd{Kind: api.TraceContainer, Node: m.Name, Namespace: e.Key.Namespace, Container: e.Key.ID, Address: e.Address}
-				end.state, end.reason = string(e.State), e.Reason
-				consider(end, e.Hostname)
-			}
-		}
-		for sub := range s.Subnets() {
-			m, ok := s.Node(sub.Node)
-			if !ok || sub.State != ipam.Held || m.ID == n.id.ID {
-				continue
-			}
-			for l := range s.Leases(sub.SubnetKey) {
-				if l.State == ipam.Cooling {
-					continue
-				}
-				end := endOn(m)
-				end.TraceEnd = api.TraceEnd{Kind: api.TraceContainer, Node: m.Name, Namespace: l.Owner.Namespace, Container: l.Owner.ID, Address: l.Addr}
-				consider(end, l.Hostname)
-			}
-		}
-	})
-	if len(exact) > 0 {
-		return exact
-	}
-	return out
 }
