@@ -43,6 +43,10 @@ const (
 	faultKinds       // how many there are
 )
 
+func (f fault) String() string {
+	return [...]string{"fine", "no leader", "lost", "reply lost", "late", "slow", "very slow"}[f]
+}
+
 // failer is what testing.T and rapid.T have in common.
 type failer interface {
 	Helper()
@@ -62,6 +66,8 @@ type fakeStore struct {
 	pending  [][]byte // late entries
 	requests []ipam.RequestID
 	commands int // that were applied
+	// traced is told what becomes of each proposal, nil: nobody.
+	traced func(format string, args ...any)
 }
 
 // newFakeStore has a cluster whose one node holds a subnet with the given prefix length.
@@ -112,6 +118,9 @@ func (s *fakeStore) deliver(r *rand.Rand) {
 	for _, data := range s.pending {
 		s.apply(data)
 	}
+	if s.traced != nil && len(s.pending) > 0 {
+		s.traced("%d late entries are applied", len(s.pending))
+	}
 	s.pending = nil
 }
 
@@ -135,6 +144,9 @@ func (s *fakeStore) Propose(ctx context.Context, env ipam.Envelope) ([]ipam.Resu
 	s.mu.Lock()
 	f := s.fault()
 	s.requests = append(s.requests, env.Request)
+	if s.traced != nil {
+		s.traced("proposed %d %+v: %s", env.Request.Seq, env.Commands, f)
+	}
 	unknownErr := fmt.Errorf("fake: %w", raftstore.ErrUnknownOutcome)
 	switch f {
 	case noLeader:

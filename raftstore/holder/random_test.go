@@ -68,6 +68,9 @@ func newHistory(t *testing.T, seed uint64) *history {
 		maybe: map[ipam.Owner]bool{}, released: map[netip.Addr]releasedNote{},
 	}
 	h.node = newNode(t, newFakeStore(t, 28))
+	h.store.mu.Lock()
+	h.store.traced = h.trace
+	h.store.mu.Unlock()
 	h.groups, h.gather = 1+int(seed%3), 1+int(seed%2) // binds of one moment go together, or not
 	h.restart()
 	return h
@@ -102,6 +105,7 @@ func (h *history) weather() {
 	kind := fault(h.rand.IntN(int(faultKinds)))
 	share := []int{0, 20, 60, 100}[h.rand.IntN(4)]
 	rnd := rand.New(rand.NewPCG(h.rand.Uint64(), 1))
+	h.trace("%d%% of the proposals: %s", share, kind)
 	h.store.setFault(func() fault {
 		if rnd.IntN(100) < share {
 			return kind
@@ -110,7 +114,9 @@ func (h *history) weather() {
 	})
 }
 
-// trace is shown when the history fails.
+// trace is shown when the history fails, and is then the only record of it: a seed fixes
+// what is asked for, not who of those that ask together comes first, or whose proposal
+// meets a fault.
 func (h *history) trace(format string, args ...any) {
 	h.t.Logf(time.Now().Format("04:05.000 ")+format, args...)
 }
@@ -215,6 +221,7 @@ func (h *history) toggle(o ipam.Owner) {
 	}
 	h.mu.Unlock()
 	h.Attached(o, !up)
+	h.trace("interface of %s.%d: %v", o, o.Created, !up)
 }
 
 func (h *history) release(o ipam.Owner) {
