@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // traced is what `stellar trace -o json` says.
@@ -77,6 +79,9 @@ func TestTrace(t *testing.T) {
 			args = append(args, "--probe")
 		}
 		got, err := a.trace(args...)
+		if err == nil && got.Cause != nil {
+			faults.Safety(t, "%s: nothing is broken\n%s", w.name, got)
+		}
 		if err != nil || got.Cause != nil || len(got.Hops) < w.hops {
 			t.Errorf("%s: %v\n%s", w.name, err, got)
 			continue
