@@ -157,7 +157,7 @@ func (n *node) lines(b *testing.B, name string, args ...string) []string {
 }
 
 // metric reads one value of the agent's, from inside its host.
-func (n *node) metric(b *testing.B, name string) int {
+func (n *node) metric(b testing.TB, name string) int {
 	b.Helper()
 	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 		err = n.host.Do(func() error {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // TestClusterSubnetReuse: in a plan of four subnets, all held, that of a node which was
@@ -110,7 +111,7 @@ func TestClusterSubnetReuse(t *testing.T) {
 			return nil
 		})
 		if out, err := c.exec(name, "ip", "address", "show", "eth0"); err == nil {
-			t.Errorf("SAFETY: %s has a network on the node that was removed:\n%s", name, out)
+			faults.Safety(t, "%s has a network on the node that was removed:\n%s", name, out)
 		}
 	}
 	leadsTo(t, rest, subnet, "192.0.2.5")

@@ -40,6 +40,7 @@ type faultBed struct {
 	hist     *history
 	kernels  *kernels
 	baseline map[*node]int // links
+	rest     map[*node]rest
 	steady   map[*node]endpoint
 	held     sync.Map // owner: *holding, what clients hold when the load ends
 	pings    []func() (sent, missing int)
@@ -61,6 +62,7 @@ type faultOptions struct {
 	build  string              // the agents' binary; "": the usual one
 	before func(nodes []*node) // runs before any agent starts
 	follow int                 // so many of the nodes, the last, follow the others
+	exact  bool                // at rest all of the hosts and the agents is what it was, not the links alone
 }
 
 // startFaults makes a cluster whose nodes all vote, but those that follow.
@@ -68,7 +70,7 @@ func startFaults(t *testing.T, size int, o faultOptions) *faultBed {
 	t.Helper()
 	b := &faultBed{
 		t: t, seed: faults.Seed(t, "./integration"), api: map[*node]*client.Client{}, pods: map[*node]chan *testx.NetNS{},
-		hist: newHistory(), baseline: map[*node]int{}, steady: map[*node]endpoint{},
+		hist: newHistory(), baseline: map[*node]int{}, steady: map[*node]endpoint{}, rest: map[*node]rest{},
 	}
 	b.rng = rand.New(rand.NewPCG(b.seed, uint64(size)))
 	lan := testx.NewLAN(t, size)
@@ -105,7 +107,6 @@ func startFaults(t *testing.T, size int, o faultOptions) *faultBed {
 			b.kernels.add(t, pod)
 			b.pods[n] <- pod
 		}
-		b.baseline[n] = b.links(n)
 	}
 	for i, n := range b.nodes { // in a ring
 		next := b.steady[b.nodes[(i+1)%size]]
@@ -114,6 +115,11 @@ func startFaults(t *testing.T, size int, o faultOptions) *faultBed {
 			return err
 		})
 		b.pings = append(b.pings, n.pinging(b.steady[n].Container, next.Address))
+	}
+	for _, n := range b.nodes {
+		if b.baseline[n] = b.links(n); o.exact {
+			b.rest[n] = n.rests(t, size-1)
+		}
 	}
 	b.kernels.start(t)
 	return b
@@ -275,6 +281,9 @@ func (b *faultBed) atRest() {
 			}
 			return nil
 		})
+		if was, exact := b.rest[n]; exact {
+			n.asBefore(b.t, was)
+		}
 		n.eventually(time.Minute, "`ipam check` of "+n.name+" is clean", n.problems)
 		n.eventually(time.Minute, n.name+" has its container alone", func() error {
 			es, err := n.list()

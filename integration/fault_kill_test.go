@@ -16,7 +16,7 @@ func TestFaultKillFive(t *testing.T) { testKills(t, 5) }
 
 func testKills(t *testing.T, size int) {
 	const kills = 20
-	b := startFaults(t, size, faultOptions{})
+	b := startFaults(t, size, faultOptions{exact: true})
 	b.load()
 	for range kills {
 		time.Sleep(b.upTo(1500 * time.Millisecond))
