@@ -55,19 +55,54 @@ type RaftStats struct {
 	// Ahead is the index of the leader's state that the node shows while its own
 	// Raft is behind; 0: it is not.
 	Ahead uint64 `json:"ahead"`
+	// Followers is nil on a node that follows a server itself, Following on a member
+	// of Raft.
+	Followers *RaftFollowers `json:"followers"`
+	Following *RaftFollowing `json:"following"`
+}
+
+// RaftFollowers is what a member of Raft knows of the nodes that follow it.
+type RaftFollowers struct {
+	Count         int    `json:"count"`
+	BehindMax     uint64 `json:"behindMax"`     // entries that the slowest was not sent yet
+	SnapshotsSent uint64 `json:"snapshotsSent"` // since the agent's start
+}
+
+// RaftFollowing is how it stands with a node that follows a server.
+type RaftFollowing struct {
+	Server    string `json:"server"` // name; empty: none at present
+	Connected bool   `json:"connected"`
+	Behind    uint64 `json:"behind"` // entries, by the server's last word
+	// LastBeat is how long ago a server, this one or the last, said something;
+	// negative: none ever did.
+	LastBeat          time.Duration `json:"-"`
+	SnapshotsReceived uint64        `json:"snapshotsReceived"` // since the agent's start
 }
 
 // MarshalJSON writes lastContactMs, milliseconds, null for never.
 func (s RaftStats) MarshalJSON() ([]byte, error) {
 	type plain RaftStats
-	var ms *float64
-	if s.LastContact >= 0 {
-		ms = new(float64(s.LastContact.Microseconds()) / 1000)
-	}
 	return json.Marshal(struct {
 		plain
 		LastContact *float64 `json:"lastContactMs"`
-	}{plain(s), ms})
+	}{plain(s), millisAgo(s.LastContact)})
+}
+
+// MarshalJSON writes lastBeatMs, milliseconds, null for never.
+func (f RaftFollowing) MarshalJSON() ([]byte, error) {
+	type plain RaftFollowing
+	return json.Marshal(struct {
+		plain
+		LastBeat *float64 `json:"lastBeatMs"`
+	}{plain(f), millisAgo(f.LastBeat)})
+}
+
+// millisAgo returns an age in milliseconds, nil for never, which is negative.
+func millisAgo(age time.Duration) *float64 {
+	if age < 0 {
+		return nil
+	}
+	return new(float64(age.Microseconds()) / 1000)
 }
 
 // RaftHash is the hash of the replicated state of a node: equal on all nodes at

@@ -238,6 +238,9 @@ func (f *follower) stats() Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	st.Following, st.Received, st.SnapshotIndex = f.server, f.snapshots, f.savedAt
+	if st.Heard = -1; !f.heard.IsZero() {
+		st.Heard = time.Since(f.heard)
+	}
 	st.LastIndex, st.CommitIndex = max(f.serverAt, st.AppliedIndex), max(f.serverAt, st.AppliedIndex)
 	st.Behind = st.LastIndex - st.AppliedIndex
 	if f.standing != nil {
@@ -274,6 +277,15 @@ func (f *follower) peers() []Peer {
 type FollowerStat struct {
 	Node   ipam.NodeID
 	Behind uint64 // commands that it was not sent yet, at most
+}
+
+// SlowestBehind returns how many commands the slowest of those that follow this node was
+// not sent yet, at most.
+func (s *Store) SlowestBehind() (most uint64) {
+	for _, f := range s.FollowedBy() {
+		most = max(most, f.Behind)
+	}
+	return most
 }
 
 // FollowedBy returns those that follow this node.

@@ -36,9 +36,10 @@ type Stats struct {
 	FSMError      error         // why Raft was stopped on this node; nil: it was not
 
 	// Of a follower, whose State is "following":
-	Following ipam.NodeID // the server; "": none at present
-	Behind    uint64      // by how far it is behind that server
-	Received  uint64      // snapshots since the start
+	Following ipam.NodeID   // the server; "": none at present
+	Behind    uint64        // by how far it is behind that server
+	Heard     time.Duration // since a server, this one or the last, said something; negative: none ever did
+	Received  uint64        // snapshots since the start
 
 	// Of a member of Raft that may be followed:
 	Followers     int

@@ -39,6 +39,8 @@ type Backend struct {
 	voters    map[ipam.NodeID]bool
 	lost      map[ipam.NodeID]bool
 	outOfRaft map[ipam.NodeID]bool
+	followers api.RaftFollowers
+	following *api.RaftFollowing // nil: a member of Raft
 	findings  []api.CheckFinding
 	routes    []api.Route // besides the two that Routes always has
 	snapshot  []byte

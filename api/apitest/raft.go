@@ -95,7 +95,26 @@ func (b *Backend) RaftStats(context.Context) (api.RaftStats, error) {
 		}
 	}
 	s.Tolerates = (s.Voters - 1) / 2
+	if b.following != nil {
+		s.State, s.LogBytes, s.Following = "following", 0, new(*b.following)
+		return s, nil
+	}
+	s.Followers = new(b.followers)
 	return s, nil
+}
+
+// Followed says who follows the node.
+func (b *Backend) Followed(f api.RaftFollowers) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.followers = f
+}
+
+// Follow makes the node one that follows a server.
+func (b *Backend) Follow(f api.RaftFollowing) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.following = &f
 }
 
 // RaftHash implements server.RaftStatus.

@@ -118,6 +118,7 @@ func (f *fakeAgent) stop() {
 //	fake finding CODE SEVERITY SUBJECT MESSAGE MEND
 //	fake event TYPE SUBJECT MESSAGE
 //	fake node NAME ROLE; fake lease NODE IP; fake lose NODE [found]
+//	fake followed: by two nodes; fake follow SERVER BEHIND AGE; fake follow: none is reached
 //	fake route DESTINATION VIA|- DEV NODE STATE [REASON]
 //	fake report NAME TEXT: a file of the agent's bug report
 //	fake trace ok|broken|unknown
@@ -175,6 +176,10 @@ func (f *fakeAgent) do(args []string) error {
 		f.Fail(arg(1), api.Errorf(api.Code(arg(2)), "%s", arg(3)).WithHint(arg(4)))
 	case "node":
 		return f.AddNode(arg(1), arg(2))
+	case "followed":
+		f.Followed(api.RaftFollowers{Count: 2, BehindMax: 5, SnapshotsSent: 3})
+	case "follow":
+		return f.follow(arg(1), arg(2), arg(3))
 	case "lease":
 		return f.AddLease(arg(1), netip.MustParseAddr(arg(2)))
 	case "lose":
@@ -207,6 +212,20 @@ func (f *fakeAgent) do(args []string) error {
 		return errors.New("fake does not know " + args[0])
 	}
 	return nil
+}
+
+// follow makes the node one that follows a server; without one it has never heard any.
+func (f *fakeAgent) follow(server, behind, age string) (err error) {
+	now := api.RaftFollowing{Server: server, Connected: server != "", LastBeat: -1}
+	if now.Connected {
+		now.SnapshotsReceived = 1
+		now.Behind, err = strconv.ParseUint(behind, 10, 64)
+		if err == nil {
+			now.LastBeat, err = time.ParseDuration(age)
+		}
+	}
+	f.Follow(now)
+	return err
 }
 
 func (f *fakeAgent) put(name, state, ip, when, reason string) error {

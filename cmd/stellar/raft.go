@@ -76,7 +76,14 @@ func printPeer(a *app, stdout io.Writer, p api.RaftPeer) error {
 }
 
 func (a *app) raftStatsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "stats", Short: "Show the condition of Raft on this node", Args: cobra.NoArgs}
+	cmd := &cobra.Command{
+		Use: "stats", Short: "Show the condition of Raft on this node", Args: cobra.NoArgs,
+		Long: "The node answers for itself, whether a leader is reached or not. A member of Raft says\n" +
+			"how many nodes follow it, how many entries the slowest of them was not sent yet, and how\n" +
+			"many snapshots it has sent since its start. A node that follows a server has no part in\n" +
+			"Raft: it says which server that is, whether it is connected, how far it is behind and how\n" +
+			"long ago a server said something; what else it shows of Raft is that server's last word.",
+	}
 	return a.attach(cmd, calling{a, func(ctx context.Context, cl *client.Client, _ []string, stdout io.Writer) error {
 		s, err := cl.RaftStats(ctx)
 		if err != nil {
@@ -87,17 +94,31 @@ func (a *app) raftStatsCommand() *cobra.Command {
 }
 
 func statsFields(s api.RaftStats) []field {
-	contact := "never"
-	if s.LastContact >= 0 {
-		contact = s.LastContact.Round(time.Millisecond).String()
-	}
-	return []field{
+	fields := []field{
 		{"Node", s.Node}, {"State", s.State}, {"Error", s.Error}, {"Term", strconv.FormatUint(s.Term, 10)}, {"Leader", s.Leader},
-		{"Last contact", contact}, {"Last index", indexCell(s.LastIndex)}, {"Commit index", indexCell(s.CommitIndex)},
+		{"Last contact", heardCell(s.LastContact)}, {"Last index", indexCell(s.LastIndex)}, {"Commit index", indexCell(s.CommitIndex)},
 		{"Applied index", indexCell(s.AppliedIndex)}, {"Ahead", indexCell(s.Ahead)}, {"Snapshot index", indexCell(s.SnapshotIndex)},
 		{"Voters", strconv.Itoa(s.Voters)}, {"Servers", strconv.Itoa(s.Servers)}, {"Tolerates", strconv.Itoa(s.Tolerates)},
 		{"Generation", strconv.FormatUint(s.Generation, 10)}, {"Log bytes", strconv.FormatInt(s.LogBytes, 10)},
 	}
+	if f := s.Followers; f != nil {
+		fields = append(fields, field{"Followers", strconv.Itoa(f.Count)},
+			field{"Slowest behind by", strconv.FormatUint(f.BehindMax, 10)}, field{"Snapshots sent", strconv.FormatUint(f.SnapshotsSent, 10)})
+	}
+	if f := s.Following; f != nil {
+		fields = append(fields, field{"Follows", f.Server}, field{"Connected", yesNo(f.Connected)},
+			field{"Behind by", strconv.FormatUint(f.Behind, 10)}, field{"Last beat", heardCell(f.LastBeat)},
+			field{"Snapshots received", strconv.FormatUint(f.SnapshotsReceived, 10)})
+	}
+	return fields
+}
+
+// heardCell writes how long ago something was heard; negative: never.
+func heardCell(age time.Duration) string {
+	if age < 0 {
+		return "never"
+	}
+	return age.Round(time.Millisecond).String()
 }
 
 func (a *app) raftHashCommand() *cobra.Command {

@@ -161,6 +161,15 @@ func (n *Node) RaftStats(context.Context) (api.RaftStats, error) {
 		Node: n.id.Name, State: s.State, Term: s.Term, LastIndex: s.LastIndex, CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex,
 		SnapshotIndex: s.SnapshotIndex, LastContact: s.LastContact, Voters: s.Voters, Servers: s.Servers, LogBytes: s.LogBytes,
 		Generation: p.generation(), Tolerates: max(0, (s.Voters-1)/2),
+		Ahead: s.Ahead,
+	}
+	if p.follows() {
+		out.Following = &api.RaftFollowing{Connected: s.Following != "", Behind: s.Behind, LastBeat: s.Heard, SnapshotsReceived: s.Received}
+		if s.Following != "" {
+			out.Following.Server = p.nameOf(s.Following)
+		}
+	} else {
+		out.Followers = &api.RaftFollowers{Count: s.Followers, BehindMax: p.store.SlowestBehind(), SnapshotsSent: s.SnapshotsSent}
 	}
 	if s.Leader != "" {
 		out.Leader = p.nameOf(s.Leader)

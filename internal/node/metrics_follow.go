@@ -39,12 +39,8 @@ func (c followCollector) Collect(ch chan<- prometheus.Metric) {
 		g.count(followReceivedDesc, float64(s.Received))
 		return
 	}
-	var most uint64
-	for _, f := range c.store.FollowedBy() {
-		most = max(most, f.Behind)
-	}
 	g.set(followersDesc, float64(s.Followers))
-	g.set(followersMaxDesc, float64(most))
+	g.set(followersMaxDesc, float64(c.store.SlowestBehind()))
 	g.count(followersCutDesc, float64(s.FollowersCut))
 	g.set(followLogDesc, float64(s.FollowLog))
 	g.set(followBytesDesc, float64(s.FollowBytes))

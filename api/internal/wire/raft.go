@@ -34,6 +34,15 @@ func FromRaftStats(s api.RaftStats) *stellarv1.RaftStatsResponse {
 	if s.LastContact >= 0 {
 		m.LastContact = durationpb.New(s.LastContact)
 	}
+	if f := s.Followers; f != nil {
+		m.Followers = &stellarv1.RaftFollowers{Count: int32(f.Count), BehindMax: f.BehindMax, SnapshotsSent: f.SnapshotsSent}
+	}
+	if f := s.Following; f != nil {
+		m.Following = &stellarv1.RaftFollowing{Server: f.Server, Connected: f.Connected, Behind: f.Behind, SnapshotsReceived: f.SnapshotsReceived}
+		if f.LastBeat >= 0 {
+			m.Following.LastBeat = durationpb.New(f.LastBeat)
+		}
+	}
 	return m
 }
 
@@ -47,6 +56,15 @@ func ToRaftStats(m *stellarv1.RaftStatsResponse) api.RaftStats {
 	}
 	if m.GetLastContact() != nil {
 		s.LastContact = m.GetLastContact().AsDuration()
+	}
+	if f := m.GetFollowers(); f != nil {
+		s.Followers = &api.RaftFollowers{Count: int(f.GetCount()), BehindMax: f.GetBehindMax(), SnapshotsSent: f.GetSnapshotsSent()}
+	}
+	if f := m.GetFollowing(); f != nil {
+		s.Following = &api.RaftFollowing{Server: f.GetServer(), Connected: f.GetConnected(), Behind: f.GetBehind(), SnapshotsReceived: f.GetSnapshotsReceived(), LastBeat: -1}
+		if f.GetLastBeat() != nil {
+			s.Following.LastBeat = f.GetLastBeat().AsDuration()
+		}
 	}
 	return s
 }

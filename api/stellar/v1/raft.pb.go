@@ -258,7 +258,11 @@ type RaftStatsResponse struct {
 	Error string `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"`
 	// Index of the leader's state that is shown while this node is behind; 0: it is
 	// not.
-	Ahead         uint64 `protobuf:"varint,16,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	Ahead uint64 `protobuf:"varint,16,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	// Absent on a node that follows a server itself.
+	Followers *RaftFollowers `protobuf:"bytes,17,opt,name=followers,proto3" json:"followers,omitempty"`
+	// Absent on a member of Raft.
+	Following     *RaftFollowing `protobuf:"bytes,18,opt,name=following,proto3" json:"following,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +409,162 @@ func (x *RaftStatsResponse) GetAhead() uint64 {
 	return 0
 }
 
+func (x *RaftStatsResponse) GetFollowers() *RaftFollowers {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
+func (x *RaftStatsResponse) GetFollowing() *RaftFollowing {
+	if x != nil {
+		return x.Following
+	}
+	return nil
+}
+
+type RaftFollowers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count int32                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Entries that the slowest was not sent yet.
+	BehindMax uint64 `protobuf:"varint,2,opt,name=behind_max,json=behindMax,proto3" json:"behind_max,omitempty"`
+	// Since the agent's start.
+	SnapshotsSent uint64 `protobuf:"varint,3,opt,name=snapshots_sent,json=snapshotsSent,proto3" json:"snapshots_sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaftFollowers) Reset() {
+	*x = RaftFollowers{}
+	mi := &file_stellar_v1_raft_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaftFollowers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaftFollowers) ProtoMessage() {}
+
+func (x *RaftFollowers) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_raft_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaftFollowers.ProtoReflect.Descriptor instead.
+func (*RaftFollowers) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RaftFollowers) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RaftFollowers) GetBehindMax() uint64 {
+	if x != nil {
+		return x.BehindMax
+	}
+	return 0
+}
+
+func (x *RaftFollowers) GetSnapshotsSent() uint64 {
+	if x != nil {
+		return x.SnapshotsSent
+	}
+	return 0
+}
+
+type RaftFollowing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the server; empty: none at present.
+	Server    string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Connected bool   `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
+	// Entries, by the server's last word.
+	Behind uint64 `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Since a server said something; absent: none ever did.
+	LastBeat *durationpb.Duration `protobuf:"bytes,4,opt,name=last_beat,json=lastBeat,proto3" json:"last_beat,omitempty"`
+	// Since the agent's start.
+	SnapshotsReceived uint64 `protobuf:"varint,5,opt,name=snapshots_received,json=snapshotsReceived,proto3" json:"snapshots_received,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *RaftFollowing) Reset() {
+	*x = RaftFollowing{}
+	mi := &file_stellar_v1_raft_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaftFollowing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaftFollowing) ProtoMessage() {}
+
+func (x *RaftFollowing) ProtoReflect() protoreflect.Message {
+	mi := &file_stellar_v1_raft_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaftFollowing.ProtoReflect.Descriptor instead.
+func (*RaftFollowing) Descriptor() ([]byte, []int) {
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RaftFollowing) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *RaftFollowing) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *RaftFollowing) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *RaftFollowing) GetLastBeat() *durationpb.Duration {
+	if x != nil {
+		return x.LastBeat
+	}
+	return nil
+}
+
+func (x *RaftFollowing) GetSnapshotsReceived() uint64 {
+	if x != nil {
+		return x.SnapshotsReceived
+	}
+	return 0
+}
+
 type RaftTransferLeaderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: the best of the others.
@@ -415,7 +575,7 @@ type RaftTransferLeaderRequest struct {
 
 func (x *RaftTransferLeaderRequest) Reset() {
 	*x = RaftTransferLeaderRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[5]
+	mi := &file_stellar_v1_raft_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +587,7 @@ func (x *RaftTransferLeaderRequest) String() string {
 func (*RaftTransferLeaderRequest) ProtoMessage() {}
 
 func (x *RaftTransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[5]
+	mi := &file_stellar_v1_raft_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +600,7 @@ func (x *RaftTransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftTransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*RaftTransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{5}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RaftTransferLeaderRequest) GetNode() string {
@@ -460,7 +620,7 @@ type RaftTransferLeaderResponse struct {
 
 func (x *RaftTransferLeaderResponse) Reset() {
 	*x = RaftTransferLeaderResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[6]
+	mi := &file_stellar_v1_raft_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +632,7 @@ func (x *RaftTransferLeaderResponse) String() string {
 func (*RaftTransferLeaderResponse) ProtoMessage() {}
 
 func (x *RaftTransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[6]
+	mi := &file_stellar_v1_raft_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +645,7 @@ func (x *RaftTransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftTransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*RaftTransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{6}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RaftTransferLeaderResponse) GetLeader() string {
@@ -506,7 +666,7 @@ type RaftPromoteRequest struct {
 
 func (x *RaftPromoteRequest) Reset() {
 	*x = RaftPromoteRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[7]
+	mi := &file_stellar_v1_raft_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +678,7 @@ func (x *RaftPromoteRequest) String() string {
 func (*RaftPromoteRequest) ProtoMessage() {}
 
 func (x *RaftPromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[7]
+	mi := &file_stellar_v1_raft_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +691,7 @@ func (x *RaftPromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftPromoteRequest.ProtoReflect.Descriptor instead.
 func (*RaftPromoteRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{7}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RaftPromoteRequest) GetNode() string {
@@ -557,7 +717,7 @@ type RaftPromoteResponse struct {
 
 func (x *RaftPromoteResponse) Reset() {
 	*x = RaftPromoteResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[8]
+	mi := &file_stellar_v1_raft_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +729,7 @@ func (x *RaftPromoteResponse) String() string {
 func (*RaftPromoteResponse) ProtoMessage() {}
 
 func (x *RaftPromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[8]
+	mi := &file_stellar_v1_raft_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +742,7 @@ func (x *RaftPromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftPromoteResponse.ProtoReflect.Descriptor instead.
 func (*RaftPromoteResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{8}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RaftPromoteResponse) GetPeer() *RaftPeer {
@@ -602,7 +762,7 @@ type RaftDemoteRequest struct {
 
 func (x *RaftDemoteRequest) Reset() {
 	*x = RaftDemoteRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[9]
+	mi := &file_stellar_v1_raft_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +774,7 @@ func (x *RaftDemoteRequest) String() string {
 func (*RaftDemoteRequest) ProtoMessage() {}
 
 func (x *RaftDemoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[9]
+	mi := &file_stellar_v1_raft_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +787,7 @@ func (x *RaftDemoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftDemoteRequest.ProtoReflect.Descriptor instead.
 func (*RaftDemoteRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{9}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RaftDemoteRequest) GetNode() string {
@@ -653,7 +813,7 @@ type RaftDemoteResponse struct {
 
 func (x *RaftDemoteResponse) Reset() {
 	*x = RaftDemoteResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[10]
+	mi := &file_stellar_v1_raft_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +825,7 @@ func (x *RaftDemoteResponse) String() string {
 func (*RaftDemoteResponse) ProtoMessage() {}
 
 func (x *RaftDemoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[10]
+	mi := &file_stellar_v1_raft_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +838,7 @@ func (x *RaftDemoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftDemoteResponse.ProtoReflect.Descriptor instead.
 func (*RaftDemoteResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{10}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RaftDemoteResponse) GetPeer() *RaftPeer {
@@ -698,7 +858,7 @@ type RaftRemoveRequest struct {
 
 func (x *RaftRemoveRequest) Reset() {
 	*x = RaftRemoveRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[11]
+	mi := &file_stellar_v1_raft_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +870,7 @@ func (x *RaftRemoveRequest) String() string {
 func (*RaftRemoveRequest) ProtoMessage() {}
 
 func (x *RaftRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[11]
+	mi := &file_stellar_v1_raft_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +883,7 @@ func (x *RaftRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftRemoveRequest.ProtoReflect.Descriptor instead.
 func (*RaftRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{11}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RaftRemoveRequest) GetNode() string {
@@ -749,7 +909,7 @@ type RaftRemoveResponse struct {
 
 func (x *RaftRemoveResponse) Reset() {
 	*x = RaftRemoveResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[12]
+	mi := &file_stellar_v1_raft_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +921,7 @@ func (x *RaftRemoveResponse) String() string {
 func (*RaftRemoveResponse) ProtoMessage() {}
 
 func (x *RaftRemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[12]
+	mi := &file_stellar_v1_raft_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +934,7 @@ func (x *RaftRemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftRemoveResponse.ProtoReflect.Descriptor instead.
 func (*RaftRemoveResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{12}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RaftRemoveResponse) GetPeer() *RaftPeer {
@@ -794,7 +954,7 @@ type RaftHashRequest struct {
 
 func (x *RaftHashRequest) Reset() {
 	*x = RaftHashRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[13]
+	mi := &file_stellar_v1_raft_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +966,7 @@ func (x *RaftHashRequest) String() string {
 func (*RaftHashRequest) ProtoMessage() {}
 
 func (x *RaftHashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[13]
+	mi := &file_stellar_v1_raft_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +979,7 @@ func (x *RaftHashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHashRequest.ProtoReflect.Descriptor instead.
 func (*RaftHashRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{13}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RaftHashRequest) GetAt() uint64 {
@@ -841,7 +1001,7 @@ type RaftHashResponse struct {
 
 func (x *RaftHashResponse) Reset() {
 	*x = RaftHashResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[14]
+	mi := &file_stellar_v1_raft_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1013,7 @@ func (x *RaftHashResponse) String() string {
 func (*RaftHashResponse) ProtoMessage() {}
 
 func (x *RaftHashResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[14]
+	mi := &file_stellar_v1_raft_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1026,7 @@ func (x *RaftHashResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHashResponse.ProtoReflect.Descriptor instead.
 func (*RaftHashResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{14}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RaftHashResponse) GetNode() string {
@@ -907,7 +1067,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[15]
+	mi := &file_stellar_v1_raft_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1079,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[15]
+	mi := &file_stellar_v1_raft_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1092,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{15}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Snapshot) GetCluster() string {
@@ -996,7 +1156,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[16]
+	mi := &file_stellar_v1_raft_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1168,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[16]
+	mi := &file_stellar_v1_raft_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1181,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{16}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotEnd) GetSnapshot() *Snapshot {
@@ -1046,7 +1206,7 @@ type RaftSnapshotSaveRequest struct {
 
 func (x *RaftSnapshotSaveRequest) Reset() {
 	*x = RaftSnapshotSaveRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[17]
+	mi := &file_stellar_v1_raft_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1218,7 @@ func (x *RaftSnapshotSaveRequest) String() string {
 func (*RaftSnapshotSaveRequest) ProtoMessage() {}
 
 func (x *RaftSnapshotSaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[17]
+	mi := &file_stellar_v1_raft_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1231,7 @@ func (x *RaftSnapshotSaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshotSaveRequest.ProtoReflect.Descriptor instead.
 func (*RaftSnapshotSaveRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{17}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{19}
 }
 
 type RaftSnapshotSaveResponse struct {
@@ -1087,7 +1247,7 @@ type RaftSnapshotSaveResponse struct {
 
 func (x *RaftSnapshotSaveResponse) Reset() {
 	*x = RaftSnapshotSaveResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[18]
+	mi := &file_stellar_v1_raft_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1259,7 @@ func (x *RaftSnapshotSaveResponse) String() string {
 func (*RaftSnapshotSaveResponse) ProtoMessage() {}
 
 func (x *RaftSnapshotSaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[18]
+	mi := &file_stellar_v1_raft_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1272,7 @@ func (x *RaftSnapshotSaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshotSaveResponse.ProtoReflect.Descriptor instead.
 func (*RaftSnapshotSaveResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{18}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RaftSnapshotSaveResponse) GetPart() isRaftSnapshotSaveResponse_Part {
@@ -1169,7 +1329,7 @@ type RaftSnapshotRestoreRequest struct {
 
 func (x *RaftSnapshotRestoreRequest) Reset() {
 	*x = RaftSnapshotRestoreRequest{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[19]
+	mi := &file_stellar_v1_raft_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1341,7 @@ func (x *RaftSnapshotRestoreRequest) String() string {
 func (*RaftSnapshotRestoreRequest) ProtoMessage() {}
 
 func (x *RaftSnapshotRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[19]
+	mi := &file_stellar_v1_raft_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1354,7 @@ func (x *RaftSnapshotRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshotRestoreRequest.ProtoReflect.Descriptor instead.
 func (*RaftSnapshotRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{19}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RaftSnapshotRestoreRequest) GetPart() isRaftSnapshotRestoreRequest_Part {
@@ -1254,7 +1414,7 @@ type RaftSnapshotRestoreResponse struct {
 
 func (x *RaftSnapshotRestoreResponse) Reset() {
 	*x = RaftSnapshotRestoreResponse{}
-	mi := &file_stellar_v1_raft_proto_msgTypes[20]
+	mi := &file_stellar_v1_raft_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1426,7 @@ func (x *RaftSnapshotRestoreResponse) String() string {
 func (*RaftSnapshotRestoreResponse) ProtoMessage() {}
 
 func (x *RaftSnapshotRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellar_v1_raft_proto_msgTypes[20]
+	mi := &file_stellar_v1_raft_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1439,7 @@ func (x *RaftSnapshotRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshotRestoreResponse.ProtoReflect.Descriptor instead.
 func (*RaftSnapshotRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{20}
+	return file_stellar_v1_raft_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RaftSnapshotRestoreResponse) GetSnapshot() *Snapshot {
@@ -1327,7 +1487,7 @@ const file_stellar_v1_raft_proto_rawDesc = "" +
 	"\x05voter\x18\x05 \x01(\bR\x05voter\x12!\n" +
 	"\fcommit_index\x18\x06 \x01(\x04R\vcommitIndex\x12(\n" +
 	"\x10trails_leader_by\x18\a \x01(\x03R\x0etrailsLeaderBy\"\x12\n" +
-	"\x10RaftStatsRequest\"\xee\x03\n" +
+	"\x10RaftStatsRequest\"\xe0\x04\n" +
 	"\x11RaftStatsResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
@@ -1348,7 +1508,20 @@ const file_stellar_v1_raft_proto_rawDesc = "" +
 	"generation\x12\x1c\n" +
 	"\ttolerates\x18\x0e \x01(\x05R\ttolerates\x12\x14\n" +
 	"\x05error\x18\x0f \x01(\tR\x05error\x12\x14\n" +
-	"\x05ahead\x18\x10 \x01(\x04R\x05ahead\"/\n" +
+	"\x05ahead\x18\x10 \x01(\x04R\x05ahead\x127\n" +
+	"\tfollowers\x18\x11 \x01(\v2\x19.stellar.v1.RaftFollowersR\tfollowers\x127\n" +
+	"\tfollowing\x18\x12 \x01(\v2\x19.stellar.v1.RaftFollowingR\tfollowing\"k\n" +
+	"\rRaftFollowers\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x1d\n" +
+	"\n" +
+	"behind_max\x18\x02 \x01(\x04R\tbehindMax\x12%\n" +
+	"\x0esnapshots_sent\x18\x03 \x01(\x04R\rsnapshotsSent\"\xc4\x01\n" +
+	"\rRaftFollowing\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1c\n" +
+	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x16\n" +
+	"\x06behind\x18\x03 \x01(\x04R\x06behind\x126\n" +
+	"\tlast_beat\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\blastBeat\x12-\n" +
+	"\x12snapshots_received\x18\x05 \x01(\x04R\x11snapshotsReceived\"/\n" +
 	"\x19RaftTransferLeaderRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"4\n" +
 	"\x1aRaftTransferLeaderResponse\x12\x16\n" +
@@ -1426,63 +1599,68 @@ func file_stellar_v1_raft_proto_rawDescGZIP() []byte {
 	return file_stellar_v1_raft_proto_rawDescData
 }
 
-var file_stellar_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_stellar_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_stellar_v1_raft_proto_goTypes = []any{
 	(*RaftPeersRequest)(nil),            // 0: stellar.v1.RaftPeersRequest
 	(*RaftPeersResponse)(nil),           // 1: stellar.v1.RaftPeersResponse
 	(*RaftPeer)(nil),                    // 2: stellar.v1.RaftPeer
 	(*RaftStatsRequest)(nil),            // 3: stellar.v1.RaftStatsRequest
 	(*RaftStatsResponse)(nil),           // 4: stellar.v1.RaftStatsResponse
-	(*RaftTransferLeaderRequest)(nil),   // 5: stellar.v1.RaftTransferLeaderRequest
-	(*RaftTransferLeaderResponse)(nil),  // 6: stellar.v1.RaftTransferLeaderResponse
-	(*RaftPromoteRequest)(nil),          // 7: stellar.v1.RaftPromoteRequest
-	(*RaftPromoteResponse)(nil),         // 8: stellar.v1.RaftPromoteResponse
-	(*RaftDemoteRequest)(nil),           // 9: stellar.v1.RaftDemoteRequest
-	(*RaftDemoteResponse)(nil),          // 10: stellar.v1.RaftDemoteResponse
-	(*RaftRemoveRequest)(nil),           // 11: stellar.v1.RaftRemoveRequest
-	(*RaftRemoveResponse)(nil),          // 12: stellar.v1.RaftRemoveResponse
-	(*RaftHashRequest)(nil),             // 13: stellar.v1.RaftHashRequest
-	(*RaftHashResponse)(nil),            // 14: stellar.v1.RaftHashResponse
-	(*Snapshot)(nil),                    // 15: stellar.v1.Snapshot
-	(*SnapshotEnd)(nil),                 // 16: stellar.v1.SnapshotEnd
-	(*RaftSnapshotSaveRequest)(nil),     // 17: stellar.v1.RaftSnapshotSaveRequest
-	(*RaftSnapshotSaveResponse)(nil),    // 18: stellar.v1.RaftSnapshotSaveResponse
-	(*RaftSnapshotRestoreRequest)(nil),  // 19: stellar.v1.RaftSnapshotRestoreRequest
-	(*RaftSnapshotRestoreResponse)(nil), // 20: stellar.v1.RaftSnapshotRestoreResponse
-	(*durationpb.Duration)(nil),         // 21: google.protobuf.Duration
+	(*RaftFollowers)(nil),               // 5: stellar.v1.RaftFollowers
+	(*RaftFollowing)(nil),               // 6: stellar.v1.RaftFollowing
+	(*RaftTransferLeaderRequest)(nil),   // 7: stellar.v1.RaftTransferLeaderRequest
+	(*RaftTransferLeaderResponse)(nil),  // 8: stellar.v1.RaftTransferLeaderResponse
+	(*RaftPromoteRequest)(nil),          // 9: stellar.v1.RaftPromoteRequest
+	(*RaftPromoteResponse)(nil),         // 10: stellar.v1.RaftPromoteResponse
+	(*RaftDemoteRequest)(nil),           // 11: stellar.v1.RaftDemoteRequest
+	(*RaftDemoteResponse)(nil),          // 12: stellar.v1.RaftDemoteResponse
+	(*RaftRemoveRequest)(nil),           // 13: stellar.v1.RaftRemoveRequest
+	(*RaftRemoveResponse)(nil),          // 14: stellar.v1.RaftRemoveResponse
+	(*RaftHashRequest)(nil),             // 15: stellar.v1.RaftHashRequest
+	(*RaftHashResponse)(nil),            // 16: stellar.v1.RaftHashResponse
+	(*Snapshot)(nil),                    // 17: stellar.v1.Snapshot
+	(*SnapshotEnd)(nil),                 // 18: stellar.v1.SnapshotEnd
+	(*RaftSnapshotSaveRequest)(nil),     // 19: stellar.v1.RaftSnapshotSaveRequest
+	(*RaftSnapshotSaveResponse)(nil),    // 20: stellar.v1.RaftSnapshotSaveResponse
+	(*RaftSnapshotRestoreRequest)(nil),  // 21: stellar.v1.RaftSnapshotRestoreRequest
+	(*RaftSnapshotRestoreResponse)(nil), // 22: stellar.v1.RaftSnapshotRestoreResponse
+	(*durationpb.Duration)(nil),         // 23: google.protobuf.Duration
 }
 var file_stellar_v1_raft_proto_depIdxs = []int32{
 	2,  // 0: stellar.v1.RaftPeersResponse.peers:type_name -> stellar.v1.RaftPeer
-	21, // 1: stellar.v1.RaftStatsResponse.last_contact:type_name -> google.protobuf.Duration
-	2,  // 2: stellar.v1.RaftPromoteResponse.peer:type_name -> stellar.v1.RaftPeer
-	2,  // 3: stellar.v1.RaftDemoteResponse.peer:type_name -> stellar.v1.RaftPeer
-	2,  // 4: stellar.v1.RaftRemoveResponse.peer:type_name -> stellar.v1.RaftPeer
-	15, // 5: stellar.v1.SnapshotEnd.snapshot:type_name -> stellar.v1.Snapshot
-	16, // 6: stellar.v1.RaftSnapshotSaveResponse.end:type_name -> stellar.v1.SnapshotEnd
-	15, // 7: stellar.v1.RaftSnapshotRestoreResponse.snapshot:type_name -> stellar.v1.Snapshot
-	0,  // 8: stellar.v1.Raft.Peers:input_type -> stellar.v1.RaftPeersRequest
-	3,  // 9: stellar.v1.Raft.Stats:input_type -> stellar.v1.RaftStatsRequest
-	5,  // 10: stellar.v1.Raft.TransferLeader:input_type -> stellar.v1.RaftTransferLeaderRequest
-	7,  // 11: stellar.v1.Raft.Promote:input_type -> stellar.v1.RaftPromoteRequest
-	9,  // 12: stellar.v1.Raft.Demote:input_type -> stellar.v1.RaftDemoteRequest
-	11, // 13: stellar.v1.Raft.Remove:input_type -> stellar.v1.RaftRemoveRequest
-	13, // 14: stellar.v1.Raft.Hash:input_type -> stellar.v1.RaftHashRequest
-	17, // 15: stellar.v1.Raft.SnapshotSave:input_type -> stellar.v1.RaftSnapshotSaveRequest
-	19, // 16: stellar.v1.Raft.SnapshotRestore:input_type -> stellar.v1.RaftSnapshotRestoreRequest
-	1,  // 17: stellar.v1.Raft.Peers:output_type -> stellar.v1.RaftPeersResponse
-	4,  // 18: stellar.v1.Raft.Stats:output_type -> stellar.v1.RaftStatsResponse
-	6,  // 19: stellar.v1.Raft.TransferLeader:output_type -> stellar.v1.RaftTransferLeaderResponse
-	8,  // 20: stellar.v1.Raft.Promote:output_type -> stellar.v1.RaftPromoteResponse
-	10, // 21: stellar.v1.Raft.Demote:output_type -> stellar.v1.RaftDemoteResponse
-	12, // 22: stellar.v1.Raft.Remove:output_type -> stellar.v1.RaftRemoveResponse
-	14, // 23: stellar.v1.Raft.Hash:output_type -> stellar.v1.RaftHashResponse
-	18, // 24: stellar.v1.Raft.SnapshotSave:output_type -> stellar.v1.RaftSnapshotSaveResponse
-	20, // 25: stellar.v1.Raft.SnapshotRestore:output_type -> stellar.v1.RaftSnapshotRestoreResponse
-	17, // [17:26] is the sub-list for method output_type
-	8,  // [8:17] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	23, // 1: stellar.v1.RaftStatsResponse.last_contact:type_name -> google.protobuf.Duration
+	5,  // 2: stellar.v1.RaftStatsResponse.followers:type_name -> stellar.v1.RaftFollowers
+	6,  // 3: stellar.v1.RaftStatsResponse.following:type_name -> stellar.v1.RaftFollowing
+	23, // 4: stellar.v1.RaftFollowing.last_beat:type_name -> google.protobuf.Duration
+	2,  // 5: stellar.v1.RaftPromoteResponse.peer:type_name -> stellar.v1.RaftPeer
+	2,  // 6: stellar.v1.RaftDemoteResponse.peer:type_name -> stellar.v1.RaftPeer
+	2,  // 7: stellar.v1.RaftRemoveResponse.peer:type_name -> stellar.v1.RaftPeer
+	17, // 8: stellar.v1.SnapshotEnd.snapshot:type_name -> stellar.v1.Snapshot
+	18, // 9: stellar.v1.RaftSnapshotSaveResponse.end:type_name -> stellar.v1.SnapshotEnd
+	17, // 10: stellar.v1.RaftSnapshotRestoreResponse.snapshot:type_name -> stellar.v1.Snapshot
+	0,  // 11: stellar.v1.Raft.Peers:input_type -> stellar.v1.RaftPeersRequest
+	3,  // 12: stellar.v1.Raft.Stats:input_type -> stellar.v1.RaftStatsRequest
+	7,  // 13: stellar.v1.Raft.TransferLeader:input_type -> stellar.v1.RaftTransferLeaderRequest
+	9,  // 14: stellar.v1.Raft.Promote:input_type -> stellar.v1.RaftPromoteRequest
+	11, // 15: stellar.v1.Raft.Demote:input_type -> stellar.v1.RaftDemoteRequest
+	13, // 16: stellar.v1.Raft.Remove:input_type -> stellar.v1.RaftRemoveRequest
+	15, // 17: stellar.v1.Raft.Hash:input_type -> stellar.v1.RaftHashRequest
+	19, // 18: stellar.v1.Raft.SnapshotSave:input_type -> stellar.v1.RaftSnapshotSaveRequest
+	21, // 19: stellar.v1.Raft.SnapshotRestore:input_type -> stellar.v1.RaftSnapshotRestoreRequest
+	1,  // 20: stellar.v1.Raft.Peers:output_type -> stellar.v1.RaftPeersResponse
+	4,  // 21: stellar.v1.Raft.Stats:output_type -> stellar.v1.RaftStatsResponse
+	8,  // 22: stellar.v1.Raft.TransferLeader:output_type -> stellar.v1.RaftTransferLeaderResponse
+	10, // 23: stellar.v1.Raft.Promote:output_type -> stellar.v1.RaftPromoteResponse
+	12, // 24: stellar.v1.Raft.Demote:output_type -> stellar.v1.RaftDemoteResponse
+	14, // 25: stellar.v1.Raft.Remove:output_type -> stellar.v1.RaftRemoveResponse
+	16, // 26: stellar.v1.Raft.Hash:output_type -> stellar.v1.RaftHashResponse
+	20, // 27: stellar.v1.Raft.SnapshotSave:output_type -> stellar.v1.RaftSnapshotSaveResponse
+	22, // 28: stellar.v1.Raft.SnapshotRestore:output_type -> stellar.v1.RaftSnapshotRestoreResponse
+	20, // [20:29] is the sub-list for method output_type
+	11, // [11:20] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_stellar_v1_raft_proto_init() }
@@ -1490,11 +1668,11 @@ func file_stellar_v1_raft_proto_init() {
 	if File_stellar_v1_raft_proto != nil {
 		return
 	}
-	file_stellar_v1_raft_proto_msgTypes[18].OneofWrappers = []any{
+	file_stellar_v1_raft_proto_msgTypes[20].OneofWrappers = []any{
 		(*RaftSnapshotSaveResponse_Chunk)(nil),
 		(*RaftSnapshotSaveResponse_End)(nil),
 	}
-	file_stellar_v1_raft_proto_msgTypes[19].OneofWrappers = []any{
+	file_stellar_v1_raft_proto_msgTypes[21].OneofWrappers = []any{
 		(*RaftSnapshotRestoreRequest_Chunk)(nil),
 		(*RaftSnapshotRestoreRequest_End)(nil),
 	}
@@ -1504,7 +1682,7 @@ func file_stellar_v1_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellar_v1_raft_proto_rawDesc), len(file_stellar_v1_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
