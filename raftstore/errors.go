@@ -59,6 +59,9 @@ var (
 	// ErrRefused is returned when a command of an envelope that had to succeed as a
 	// whole (restore, recover) was refused. Nothing was changed.
 	ErrRefused = errors.New("command was refused")
+	// ErrFollower is returned by Examine and Recover for the store of a follower, which
+	// has no log of Raft.
+	ErrFollower = errors.New("store is a follower's")
 	// ErrPassed is returned by Hash when the state is past the index already.
 	ErrPassed = errors.New("state is past this index")
 )

@@ -42,7 +42,8 @@ type Recovered struct {
 }
 
 // Examine says what the store of a stopped node holds. It changes nothing of that, but
-// does what Open does to a store of an older format. It returns Open's errors.
+// does what Open does to a store of an older format. It returns Open's errors or
+// ErrFollower.
 func Examine(cfg Config) (Survivor, error) {
 	cfg = cfg.withDefaults()
 	f, err := openStopped(cfg)
@@ -60,7 +61,8 @@ func Examine(cfg Config) (Survivor, error) {
 // one voter, reached at cfg.Address, with Merge's and Adjust's changes, which must
 // raise the generation. All that its log holds counts as committed. The store is copied first
 // and changed in one step, so Recover may be killed and called again. The stores of the
-// nodes that are left are of a former life. It returns Open's errors or ErrRefused.
+// nodes that are left are of a former life. It returns Open's errors,
+// ErrFollower or ErrRefused.
 func Recover(ctx context.Context, cfg Config, opts RecoverOptions) (Recovered, error) {
 	cfg = cfg.withDefaults()
 	f, err := openStopped(cfg)
@@ -92,6 +94,9 @@ func openStopped(cfg Config) (files, error) {
 	}
 	if id.Node != cfg.NodeID {
 		return files{}, fmt.Errorf("%s: %w: it belongs to node %s, this is %s", cfg.Dir, ErrForeign, id.Node.Short(), cfg.NodeID.Short())
+	}
+	if id.Follows {
+		return files{}, fmt.Errorf("%s: %w", cfg.Dir, ErrFollower)
 	}
 	return openFiles(cfg, cfg.Dir, false)
 }

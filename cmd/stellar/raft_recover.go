@@ -30,7 +30,7 @@ func (a *app) raftRecoverCommand() *cobra.Command {
 			"the only voter, in a new generation. The other nodes are fenced until they reach it; then\n" +
 			"they come back by themselves and claim what they hold, and no subnet is handed out until\n" +
 			"`stellar cluster end-reclaim`. Running containers keep their networks. The store is\n" +
-			"copied first.",
+			"copied first. A node that follows a server has no log to recover; its agent may go on.",
 		Args: cobra.NoArgs,
 	}
 	c.add(cmd, "data-dir", "node-name", "listen", "advertise", "run-dir")

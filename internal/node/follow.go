@@ -151,7 +151,8 @@ const (
 
 // promoteFollower makes a follower a server: the state says that it is one, by which it
 // gets a certificate for Raft; it is told; and when Raft has it and it has caught up, it
-// may vote. Called again it goes on.
+// may vote. Of two the leader makes voters together, where one more would be worse than
+// none: who comes second waits for that. Called again it goes on.
 func (n *Node) promoteFollower(ctx context.Context, p *parts, c api.RaftChange) error {
 	var m ipam.Node
 	p.store.View(func(s *ipam.State) { m, _ = s.Node(ipam.NodeID(c.Node)) })
@@ -176,7 +177,13 @@ func (n *Node) promoteFollower(ctx context.Context, p *parts, c api.RaftChange) 
 	defer cancel()
 	for {
 		err := p.change(ctx, raftstore.Change{Op: raftstore.ChangePromote, Node: m.ID, Force: c.Force})
-		if err == nil || !errors.Is(err, raftstore.ErrNotMember) && !errors.Is(err, raftstore.ErrNotReady) {
+		switch {
+		case errors.Is(err, raftstore.ErrNotMember), errors.Is(err, raftstore.ErrNotReady):
+		case errors.Is(err, raftstore.ErrQuorum) && p.pairWaits():
+		case errors.Is(err, raftstore.ErrQuorum):
+			return api.Errorf(api.CodeConflict, "%s is a server now, but has no vote yet: %w", m.Name, err).
+				WithHint("beside a single voter make another node a server, too, and the leader gives both a vote: stellar raft promote NAME; otherwise `stellar raft peers` shows who does not answer")
+		default:
 			return outcome(err)
 		}
 		select {
@@ -185,6 +192,25 @@ func (n *Node) promoteFollower(ctx context.Context, p *parts, c api.RaftChange) 
 		case <-time.After(enterPoll):
 		}
 	}
+}
+
+// pairWaits reports whether Raft has a single voter and two servers or more without a
+// vote: the leader makes them voters when they have been well for a while.
+func (p *parts) pairWaits() bool {
+	voters, waiting := 0, 0
+	peers := p.store.Peers()
+	p.store.View(func(s *ipam.State) {
+		for _, o := range peers {
+			m, _ := s.Node(o.ID)
+			switch {
+			case o.Voter:
+				voters++
+			case m.Role == ipam.RoleServer && !m.Removed:
+				waiting++
+			}
+		}
+	})
+	return voters == 1 && waiting >= 2
 }
 
 // enterRaft gives a follower that was made a server its part in Raft: a certificate for

@@ -44,9 +44,18 @@ func Recover(ctx context.Context, opts Options, dryRun bool) (api.Recovery, erro
 	return out, nil
 }
 
-// canLead refuses a node that never voted: without the CA's key it could lead, but
+// canLead refuses a follower, which has no log of Raft, key or not, and a node that
+// never voted: without the CA's key it could lead, but
 // let nobody join and renew no certificate, not even its own.
 func (n *Node) canLead() error {
+	follows, err := raftstore.Follows(n.raftDir())
+	if follows && err == nil {
+		return api.Errorf(api.CodeConflict, "node %s follows a server and has no log of Raft to recover", n.id.Name).
+			WithHint("recover a server that voted: this node finds it and claims what it holds by itself; if no server is left, put one's data directory back from a backup and recover that")
+	}
+	if err != nil {
+		return recoverError(err)
+	}
 	tls, err := n.openTLS()
 	if err != nil {
 		return recoverError(err)
