@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"stellar.io/stellar/internal/testx"
+	"stellar.io/stellar/internal/testx/faults"
 )
 
 // following is what `raft stats` says of a node that follows a server.
@@ -168,7 +169,7 @@ func TestFollowersRecover(t *testing.T) {
 	for _, n := range alive {
 		for _, was := range held[n] {
 			if e := n.await(was.Container, "attached"); e.Address != was.Address {
-				t.Errorf("%+v, was %+v", e, was)
+				faults.Safety(t, "%+v, was %+v", e, was)
 			}
 		}
 		id := n.start(unique("new-" + n.name)).Container
