@@ -86,9 +86,9 @@ func leasePlace(node ipam.NodeID, l ipam.Lease) place {
 
 const hintTarget = "name a container, NAMESPACE/ID, a container's hostname, a node or an address: `stellar ps` and `stellar node ls` show them, `stellar ipam show` has other nodes' addresses"
 
-// find returns what s means: an address, an endpoint by its id, or else its hostname,
-// or else the beginning of a long id, all of them also after NAMESPACE/, or a node by
-// its name, which counts like an id. More than one is a conflict that names them.
+// find returns what s means: an address, an endpoint by its id, or else a node by its
+// name, or else an endpoint by its hostname, or else by the beginning of a long id;
+// endpoints also after NAMESPACE/. More than one is a conflict that names them.
 func (d directory) find(s string) (place, error) {
 	if a, err := api.ParseAddress(s); err == nil {
 		return d.at(a)
@@ -97,7 +97,7 @@ func (d directory) find(s string) (place, error) {
 		return place{}, api.Errorf(api.CodeInvalid, "%q is a block of addresses", s).WithHint("name one of them")
 	}
 	want := api.ParseEndpointRef(s)
-	var exact, hosts, begins []place
+	var exact, nodes, hosts, begins []place
 	for _, e := range d.endpoints {
 		switch id := e.ref.Container; {
 		case want.Namespace != "" && want.Namespace != e.ref.Namespace:
@@ -115,12 +115,12 @@ func (d directory) find(s string) (place, error) {
 	if want.Namespace == "" {
 		for _, n := range d.nodes {
 			if n.name == s {
-				exact = append(exact, n)
+				nodes = append(nodes, n)
 			}
 		}
 	}
 	found := exact
-	for _, next := range [][]place{hosts, begins} {
+	for _, next := range [][]place{nodes, hosts, begins} {
 		if len(found) == 0 {
 			found = next
 		}

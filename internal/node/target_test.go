@@ -71,7 +71,7 @@ func TestDirectory(t *testing.T) {
 		{in: "default/", code: api.CodeNotFound},
 		{in: "db", code: api.CodeConflict, says: "default/db on node n2 (172.16.4.2), prod/db on node n2 (172.16.4.3)"},
 		{in: "default/both", code: api.CodeConflict, says: "default/both on node n1 (172.16.0.3), default/both on node n2 (172.16.4.4)"},
-		{in: "alpha", code: api.CodeConflict, says: "default/alpha on node n1 (172.16.0.4), node alpha (192.0.2.1)"},
+		{in: "alpha", name: "default/alpha", address: "172.16.0.4", node: "1"}, // not the node
 		{in: "172.16.4.0/22", code: api.CodeInvalid, says: "a block"},
 		{in: "::1", code: api.CodeInvalid, says: "not an IPv4"},
 		{in: "bad", code: api.CodeConflict, says: "no address: it is rejected: host network"},
