@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -123,7 +126,8 @@ func (d daemon) look(ctx context.Context, names []string) (found []Runtime, err 
 	return found, err
 }
 
-// runtime looks for one. An error means that its version is not known.
+// runtime looks for one. An error means that its version, or whether it is there, is not
+// known: without CAP_SYS_PTRACE containerd's root directory is closed.
 func (d daemon) runtime(ctx context.Context, name string) (Runtime, error) {
 	r := Runtime{Name: name}
 	dirs := filepath.SplitList(d.path)
@@ -133,8 +137,11 @@ func (d daemon) runtime(ctx context.Context, name string) (Runtime, error) {
 	for _, dir := range dirs {
 		file := filepath.Join(d.root, dir, name)
 		st, err := os.Stat(file)
-		if err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+		switch {
+		case err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0:
 			return d.version(ctx, r, filepath.Join("/", dir, name), file)
+		case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR):
+			return r, err
 		}
 	}
 	r.Problem = "is not in containerd's PATH (" + d.path + ")"

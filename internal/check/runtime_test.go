@@ -31,6 +31,9 @@ func TestRuntimes(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "opt/data"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink("loop", filepath.Join(root, "loop")); err != nil {
+		t.Fatal(err)
+	}
 	runc := Runtime{Name: "runc", Kind: "runc", Version: "1.1.5+ds1"}
 	for _, tt := range []struct {
 		name, path string
@@ -49,6 +52,7 @@ func TestRuntimes(t *testing.T) {
 		{name: "a wrapper", path: "/sbin", env: []string{"STELLAR_RUNC_RUNTIME=runc"}, names: []string{"/opt/stellar-runc"}, want: []Runtime{{Name: "/opt/stellar-runc", Kind: "runc", Version: "1.3.0"}}},
 		{name: "a wrapper of nothing", path: "/sbin", names: []string{"/opt/stellar-runc"}, want: []Runtime{{Name: "/opt/stellar-runc"}}, problem: `no runtime "runc" in PATH`},
 		{name: "does not say", path: "/sbin", names: []string{"/opt/broken"}, want: []Runtime{{Name: "/opt/broken"}}, doubt: true},
+		{name: "cannot be looked at", path: "/loop", want: []Runtime{{Name: "runc"}}, doubt: true},
 		{name: "of another kind", path: "/sbin", names: []string{"/opt/other"}, want: []Runtime{{Name: "/opt/other"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
