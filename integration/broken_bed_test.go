@@ -287,6 +287,11 @@ func (b *brokenBed) mend(t *testing.T, s broken.Setup) {
 	b.healthy(t)
 	for _, name := range again { // the next set-up may break what is set up last
 		b.nodes[name].routed(b.nodes["a"], b.nodes["b"], b.nodes["c"])
+		for id := range b.eps {
+			if id[:1] == name { // adopted, and with it what was changed in it put right
+				b.nodes[name].await(id, "attached")
+			}
+		}
 	}
 }
 
