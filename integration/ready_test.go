@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"stellar.io/stellar/api"
 	"stellar.io/stellar/internal/testx"
 )
 
@@ -82,6 +83,9 @@ func (n *node) firstInstruction(p *progress, prefix string, total, burst int, la
 	n.t.Helper()
 	var ready atomic.Int64
 	for first := 0; first < total; first += burst {
+		if first%50 == 0 {
+			n.awaitFree(max(burst, 50))
+		}
 		var wg sync.WaitGroup
 		for i := first; i < min(first+burst, total); i++ {
 			wg.Go(func() {
@@ -94,6 +98,23 @@ func (n *node) firstInstruction(p *progress, prefix string, total, burst int, la
 		p.done(min(first+burst, total))
 	}
 	return int(ready.Load())
+}
+
+// awaitFree waits until as many addresses are free: some thousand programs a minute have
+// a /22 cool faster than it frees.
+func (n *node) awaitFree(need int) {
+	n.t.Helper()
+	n.eventually(2*time.Minute, "free addresses", func() error {
+		out, err := n.run("ipam", "ls", "-o", "json")
+		var list struct{ Items []api.Subnet }
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &list)
+		}
+		if err == nil && (len(list.Items) == 0 || list.Items[0].Free < need) {
+			err = errorText(out)
+		}
+		return err
+	})
 }
 
 // holdConfig is a configuration whose hold knows where the node's containerd is.
