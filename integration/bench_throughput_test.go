@@ -76,7 +76,7 @@ func benchThroughput(b *testing.B, t *table) {
 
 	packets := throughput(b, t, "UDP", "at memory's speed", names, ways...)
 	t.ratio("container to container, bridge / VXLAN", packets[1], packets[3], bar{p50: 1.3, atLeast: true,
-		explained: "two bridges, connection tracking and the filters of senders on the way of each packet; mode routed reaches it"})
+		explained: "two bridges, connection tracking and the filters of senders on the way of each packet; mode routed comes nearer"})
 	t.ratio("container to container, routed / VXLAN", packets[2], packets[3], bar{p50: 1.3, atLeast: true})
 	t.ratio("  container to container, bridge / host to host", packets[1], packets[0], bar{})
 	t.ratio("  container to container, routed / host to host", packets[2], packets[0], bar{})

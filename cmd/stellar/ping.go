@@ -25,7 +25,8 @@ func (a *app) pingCommand() *cobra.Command {
 		Long: "Sends ICMP echo requests from this node or, with --from, out of a container or from\n" +
 			"another node, and says what came back, until it is interrupted or --count is reached.\n" +
 			"TARGET is a container id, the first digits of a long one, NAMESPACE/ID, the hostname of\n" +
-			"a container's label stellar.io/hostname, a node or an IPv4 address. The\n" +
+			"a container's label stellar.io/hostname, a node or an IPv4 address;\n" +
+			"a container's id goes before a node's name, and that before a hostname. The\n" +
 			"agents send, so that no privilege is needed here.\n\n" +
 			"Exit code 0 when there was a reply, 1 when there was none. With -o json, one object a\n" +
 			"line: a PingStart, a PingReply for each request, and PingStatistics.",

@@ -22,7 +22,8 @@ func (a *app) traceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "trace FROM TO", Short: "Follow a packet hop by hop, and name the first broken one", Args: cobra.ExactArgs(2),
 		Long: "FROM and TO are containers on any node (an id, the first digits of a long one,\n" +
-			"NAMESPACE/ID, or the hostname of stellar.io/hostname), addresses or nodes; TO may be an\n" +
+			"NAMESPACE/ID, or the hostname of stellar.io/hostname), addresses or nodes; a container's\n" +
+			"id goes before a node's name, and that before a hostname. TO may be an\n" +
 			"address outside of the cluster. Every hop is looked at, there and back: interfaces,\n" +
 			"bridge, filters, routes, neighbours, and the other node's part, for which its agent is\n" +
 			"asked. STATE is OK, BROKEN (packets end there), WARN (some packets may end there) or\n" +

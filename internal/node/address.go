@@ -11,9 +11,9 @@ import (
 const addressPause = time.Second
 
 // followAddress has the node made anew when its host has got another address, as a lease
-// of DHCP or a person gives it: nothing reaches the port at the old one any more. It is
-// that of two looks, and the old one must be gone, for a host's packets may leave it by
-// another way for a while. With --listen the address is what was asked for, and stays.
+// of DHCP or a person gives it: nothing reaches the port at the old one any more. Two looks
+// must agree on the new one, and the old one must be gone from every interface, for a
+// host's packets may leave it by another way for a while. With --listen the address is what was asked for, and stays.
 // What runs loses nothing: the kernel keeps it.
 func (n *Node) followAddress(ctx context.Context, p *parts) error {
 	if p.port == nil || n.opts.Config.Listen.IsValid() {
